@@ -1,0 +1,1 @@
+"""Bytes between processes: frames, the handshake, transports. Nothing here knows a message."""

@@ -1,0 +1,13 @@
+"""Who is asking: the worker, client and task that the running code belongs to."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import Any
+
+#: The ``treadle.worker.server.Worker`` that runs the current task; set in its threads and coroutines.
+current_worker: ContextVar[Any] = ContextVar("current_worker", default=None)
+#: The ``treadle.client.client.Client`` entered last by ``with client:`` or ``client.as_current()``.
+current_client: ContextVar[Any] = ContextVar("current_client", default=None)
+#: The running task, a ``treadle.worker.execution.RunningTask`` (key, id, attempt, start time).
+current_task: ContextVar[Any] = ContextVar("current_task", default=None)

@@ -1,0 +1,116 @@
+"""Every exception a user can meet, and the two that say whose fault a failure is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import CancelledError as CancelledError
+from typing import Any
+
+TimeoutError = asyncio.TimeoutError  # noqa: A001  (the interface's name; it is the builtin one)
+
+
+class InvariantError(AssertionError):
+    """Our bug: the state contradicts itself. The text carries the story of what is involved."""
+
+
+class PeerProtocolError(Exception):
+    """The other party broke the protocol. Its connection is dropped; everybody else goes on."""
+
+
+class CommClosedError(OSError):
+    """The connection is closed, or was closed while something was under way."""
+
+
+class AuthenticationError(CommClosedError):
+    """The two parties do not share the cluster's secret. The text says where each looked for it."""
+
+
+class VersionError(CommClosedError):
+    """The two parties speak different versions of the protocol."""
+
+
+class ClosedClientError(RuntimeError):
+    """The client is closed and cannot send any more."""
+
+
+class FutureCancelledError(CancelledError):
+    """The future's key is not computed (any more): ``key``, ``reason`` and the user's ``msg``."""
+
+    def __init__(self, key: Any, reason: str | None = None, msg: str | None = None) -> None:
+        self.key = key
+        self.reason = reason or "unknown"
+        self.msg = msg
+        super().__init__(key, self.reason, msg)
+
+    def __str__(self) -> str:
+        text = f"{self.key} cancelled for reason: {self.reason}."
+        return f"{text}\n{self.msg}" if self.msg else text
+
+
+class FuturesCancelledError(CancelledError):
+    """Several futures are cancelled: ``error_groups`` holds one FutureCancelledError each."""
+
+    def __init__(self, error_groups: Sequence[FutureCancelledError]) -> None:
+        self.error_groups = list(error_groups)
+        super().__init__(self.error_groups)
+
+    def __str__(self) -> str:
+        return f"{len(self.error_groups)} futures cancelled:\n" + "\n".join(f"  {error}" for error in self.error_groups)
+
+
+class KilledWorker(Exception):
+    """A task was executing while several workers died in turn; it is not tried again."""
+
+    def __init__(self, task: Any, last_worker: str, allowed_failures: int) -> None:
+        self.task = task
+        self.last_worker = last_worker
+        self.allowed_failures = allowed_failures
+        super().__init__(task, last_worker, allowed_failures)
+
+    def __str__(self) -> str:
+        return (
+            f"Task {self.task!r} was executing on {self.allowed_failures + 1} workers when they died, the last one being "
+            f"{self.last_worker}. It is not tried again. Look into that worker's log for the reason (often memory); "
+            f"the config key distributed.scheduler.allowed-failures says how often a task is tried."
+        )
+
+
+class NoValidWorkerError(Exception):
+    """No worker may run the task: ``task``, its restrictions, and how long it waited in seconds."""
+
+    def __init__(self, task: Any, restrictions: str, waited_s: float) -> None:
+        self.task = task
+        self.restrictions = restrictions
+        self.waited_s = waited_s
+        super().__init__(task, restrictions, waited_s)
+
+    def __str__(self) -> str:
+        return f"Task {self.task!r} waited {self.waited_s:g} s for a worker that may run it ({self.restrictions}); none came."
+
+
+class NoWorkerError(Exception):
+    """There was no worker at all for too long: ``task`` and how long it waited in seconds."""
+
+    def __init__(self, task: Any, waited_s: float) -> None:
+        self.task = task
+        self.waited_s = waited_s
+        super().__init__(task, waited_s)
+
+    def __str__(self) -> str:
+        return f"Task {self.task!r} waited {self.waited_s:g} s for a worker; none came."
+
+
+class Reschedule(Exception):
+    """Raise it in a task to have the task run again, on another worker where there is one."""
+
+
+class WorkerStartTimeoutError(TimeoutError):
+    """Fewer workers than asked for arrived in time."""
+
+    def __init__(self, available: int, expected: int, timeout: float) -> None:
+        self.available, self.expected, self.timeout = available, expected, timeout
+        super().__init__(available, expected, timeout)
+
+    def __str__(self) -> str:
+        return f"Only {self.available}/{self.expected} workers arrived after {self.timeout:g} s"

@@ -1,0 +1,297 @@
+"""Client and scheduler: what is to be computed, who wants it, and what became of it.
+
+Ids: the scheduler gives each client a number in ``ClientWelcome``; the client numbers its tasks and functions
+``number << 32 | n`` with n = 1, 2, ... and never uses one twice. A key travels once, with its id; afterwards
+only the id does. When the key is known already under another id (another client submitted it first),
+the scheduler says so in ``KeysAliased`` and uses the other id from there on; the client may use either.
+
+Order: the stream is ordered, so an id may be used as soon as the message that defines it was sent.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from treadle.messages.base import (
+    FunctionRan,
+    Heartbeat,
+    Message,
+    Peers,
+    PeersGone,
+    Refused,
+    Reply,
+    TaskError,
+    TaskOptions,
+    WireKey,
+)
+
+# --------------------------------------------------------------------------------------- client -> scheduler
+
+
+class RegisterClient(Message, tag=1):
+    """First message of a client."""
+
+    id: str
+    versions: dict[str, str]
+
+
+class DefineFunctions(Message, tag=2):
+    """Functions, pickled, by id. Sent once, before the first task that names them."""
+
+    ids: list[int]
+    names: list[str]
+    bodies: list[bytes]
+
+
+class ForgetFunctions(Message, tag=3):
+    """The client will not name these ids again; tasks that did keep them."""
+
+    ids: list[int]
+
+
+class SubmitTasks(Message, tag=4):
+    """A chunk of a graph, a ``map``, or one task; columns, a row a task, dependencies before dependents.
+
+    A row's function is a function id and its payload a pickle of ``args`` or ``(args, kwargs)``
+    (see ``treadle.serialize.spec``), or function 0 and a pickled graph node.
+    The scheduler looks into neither.
+    """
+
+    #: Number of this submission at this client; all chunks of one graph share it.
+    submission: int
+    ids: list[int]
+    keys: list[WireKey]
+    functions: list[int]
+    payloads: list[bytes]
+    #: Ids each row depends on, without duplicates; None when no row has any.
+    #: A dependency is an earlier row, an earlier submission, or an id given to ``AttachKeys`` before.
+    dependencies: list[list[int]] | None = None
+    #: Ids of this message that the client wants to keep; None means all rows.
+    wanted: list[int] | None = None
+    #: Rank of each row in the whole submission, lower first; None means ``first_rank``, ``first_rank + 1``, ...
+    ranks: list[int] | None = None
+    first_rank: int = 0
+    #: How many dependents of each row follow in later chunks; None means none. Keeps the row alive until then.
+    later_dependents: list[int] | None = None
+    #: Group name of every row (the part of the key that names the operation); None: derived from each key.
+    group: str | None = None
+    #: The user's priority, higher first.
+    priority: float = 0
+    #: Submissions closer together than this are of one generation, seconds.
+    fifo_timeout_s: float = 60.0
+    #: For every row that ``row_options`` does not name.
+    options: TaskOptions | None = None
+    row_options: list[tuple[int, TaskOptions]] | None = None
+    #: (row, n): the payload of that row is a pickle whose next n out-of-band buffers ride beside this message.
+    buffers: list[tuple[int, int]] | None = None
+    #: Key of the task that submits, when it is submitted from inside a task.
+    parent: WireKey | None = None
+
+
+class AttachKeys(Message, tag=5):
+    """The client wants keys that it did not submit itself. Unknown ones are answered by ``KeysCancelled``."""
+
+    ids: list[int]
+    keys: list[WireKey]
+
+
+class ReleaseKeys(Message, tag=6):
+    """The client no longer wants these. The ids are dead afterwards, on both sides."""
+
+    ids: list[int]
+
+
+class CancelKeys(Message, tag=7):
+    """Release for this client, or for everybody (``force``). Answered by ``KeysCancelled`` to each who loses one."""
+
+    ids: list[int]
+    force: bool = False
+    reason: str | None = None
+    msg: str | None = None
+
+
+class RetryKeys(Message, tag=8):
+    """Run these erred tasks again, and the erred tasks they depend on. Answered by ``KeysPending``."""
+
+    ids: list[int]
+
+
+class KeysScattered(Message, tag=9):
+    """The client put these values on workers itself (``PutData``) and wants them kept."""
+
+    ids: list[int]
+    keys: list[WireKey]
+    #: For each key the numbers of the workers that took it.
+    workers: list[list[int]]
+    nbytes: list[int]
+    types: list[str]
+
+
+class Query(Message, tag=10):
+    """A question about the current state. Answered by ``Reply`` or ``Refused``; changes nothing.
+
+    Subjects: see ``treadle/scheduler/queries.py``.
+    """
+
+    request: int
+    subject: str
+    options: dict[str, Any]
+
+
+class RunOn(Message, tag=11):
+    """Run a function (see ``RunFunction``) on ``"workers"``, ``"nannies"`` or the ``"scheduler"``.
+
+    ``workers``: addresses or names; None means all. Answered by ``RanOn``.
+    """
+
+    request: int
+    where: str
+    payload: bytes
+    workers: list[str] | None = None
+    wait: bool = True
+
+
+class Restart(Message, tag=12):
+    """Cancel everything, restart all workers. Answered by ``Reply`` or ``Refused`` (TimeoutError)."""
+
+    request: int
+    timeout_s: float
+    wait_for_workers: bool = True
+
+
+class Shutdown(Message, tag=13):
+    """Stop the workers and the scheduler."""
+
+
+class LeaveClient(Message, tag=14):
+    """Last message of a client: everything it wanted is released."""
+
+
+class ClientHeartbeat(Heartbeat, tag=15):
+    """See Heartbeat."""
+
+
+class FireAndForget(Message, tag=16):
+    """Keep these running even when no client wants them; released when they are finished or erred."""
+
+    ids: list[int]
+
+
+# --------------------------------------------------------------------------------------- scheduler -> client
+
+
+class ClientWelcome(Message, tag=64):
+    """Answer to ``RegisterClient``: the number that prefixes this client's ids."""
+
+    number: int
+    scheduler_id: str
+
+
+class KeysInMemory(Message, tag=65):
+    """These are finished and their values are on that worker; ``type`` names the type of each value."""
+
+    worker: int
+    type: str
+    ids: list[int]
+
+
+class KeysErred(Message, tag=66):
+    """These failed, all for the same error. ``blame`` is the key of the task that raised."""
+
+    ids: list[int]
+    error: TaskError
+    blame: WireKey
+
+
+class KeysPending(Message, tag=67):
+    """These were finished or erred and are being computed (again)."""
+
+    ids: list[int]
+
+
+class KeysCancelled(Message, tag=68):
+    """The scheduler does not know these any more; the ids are dead.
+
+    Reasons in use: the user's text, "already forgotten", "scheduler-restart", "lost dependencies", "unknown".
+    """
+
+    ids: list[int]
+    reason: str
+    msg: str | None = None
+
+
+class KeysLost(Message, tag=69):
+    """The only copy of this data went away, and there is no recipe to make it again."""
+
+    ids: list[int]
+
+
+class KeysAliased(Message, tag=70):
+    """These ids of yours are tasks that have another id already; that one is used from now on."""
+
+    ids: list[int]
+    canonical: list[int]
+
+
+class RanOn(Message, tag=71):
+    """(address, result) for each party that ran it; ``FunctionRan.request`` is of no interest there."""
+
+    request: int
+    results: list[tuple[str, FunctionRan]]
+
+
+class SchedulerClosing(Message, tag=72):
+    """The scheduler stops on purpose and will not come back at this address."""
+
+    reason: str
+
+
+class ClientReply(Reply, tag=73):
+    """See Reply."""
+
+
+class ClientRefused(Refused, tag=74):
+    """See Refused. With request 0 it speaks of the whole stream, or of the last submission."""
+
+
+class ClientPeers(Peers, tag=75):
+    """See Peers."""
+
+
+class ClientPeersGone(PeersGone, tag=76):
+    """See PeersGone."""
+
+
+ClientToScheduler = (
+    RegisterClient
+    | DefineFunctions
+    | ForgetFunctions
+    | SubmitTasks
+    | AttachKeys
+    | ReleaseKeys
+    | CancelKeys
+    | RetryKeys
+    | KeysScattered
+    | Query
+    | RunOn
+    | Restart
+    | Shutdown
+    | LeaveClient
+    | ClientHeartbeat
+    | FireAndForget
+)
+SchedulerToClient = (
+    ClientWelcome
+    | KeysInMemory
+    | KeysErred
+    | KeysPending
+    | KeysCancelled
+    | KeysLost
+    | KeysAliased
+    | RanOn
+    | SchedulerClosing
+    | ClientReply
+    | ClientRefused
+    | ClientPeers
+    | ClientPeersGone
+)

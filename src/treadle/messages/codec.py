@@ -1,0 +1,47 @@
+"""Messages <-> bytes: one encoder, one typed decoder for each direction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from treadle.exceptions import PeerProtocolError
+from treadle.messages.base import Message
+from treadle.messages.client_scheduler import ClientToScheduler, SchedulerToClient
+from treadle.messages.nanny import NannyToScheduler, SchedulerToNanny
+from treadle.messages.worker_scheduler import SchedulerToWorker, WorkerToScheduler
+from treadle.messages.worker_worker import PeerToWorker, WorkerToPeer
+
+M = TypeVar("M", bound=Message)
+_encoder = msgspec.msgpack.Encoder()
+
+
+def encode(messages: Sequence[Message]) -> bytes:
+    """The body of one frame. Raises TypeError or OverflowError for what msgpack cannot hold."""
+    return _encoder.encode(messages)
+
+
+class Decoder(Generic[M]):
+    """Decodes the bodies that may arrive from one direction."""
+
+    def __init__(self, union: Any) -> None:
+        self._decode = msgspec.msgpack.Decoder(list[union]).decode
+
+    def __call__(self, body: bytes | bytearray | memoryview) -> list[M]:
+        """The messages of one frame. Raises PeerProtocolError for anything else than such messages."""
+        try:
+            return self._decode(body)  # type: ignore[no-any-return]
+        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+            raise PeerProtocolError(f"a frame could not be decoded: {error}") from error
+
+
+decode_client_to_scheduler: Decoder[Any] = Decoder(ClientToScheduler)
+decode_scheduler_to_client: Decoder[Any] = Decoder(SchedulerToClient)
+decode_worker_to_scheduler: Decoder[Any] = Decoder(WorkerToScheduler)
+decode_scheduler_to_worker: Decoder[Any] = Decoder(SchedulerToWorker)
+decode_peer_to_worker: Decoder[Any] = Decoder(PeerToWorker)
+decode_worker_to_peer: Decoder[Any] = Decoder(WorkerToPeer)
+decode_nanny_to_scheduler: Decoder[Any] = Decoder(NannyToScheduler)
+decode_scheduler_to_nanny: Decoder[Any] = Decoder(SchedulerToNanny)

@@ -1,0 +1,65 @@
+"""Nanny and scheduler: a supervisor takes orders about its worker process and reports what it saw."""
+
+from __future__ import annotations
+
+from treadle.messages.base import FunctionRan, Heartbeat, Message, RunFunction
+
+
+class NannyWelcome(Message, tag=1):
+    """Answer to ``RegisterNanny``."""
+
+    number: int
+    scheduler_id: str
+
+
+class RestartWorker(Message, tag=2):
+    """End the worker process, by force after ``timeout_s``, and start another. Answered by ``WorkerRestarted``."""
+
+    request: int
+    timeout_s: float
+
+
+class NannyRun(RunFunction, tag=3):
+    """See RunFunction."""
+
+
+class CloseNanny(Message, tag=4):
+    """Stop the worker process, then stop."""
+
+    reason: str
+
+
+class RegisterNanny(Message, tag=64):
+    """First message of a nanny. ``id`` is what its worker says in ``RegisterWorker.nanny``."""
+
+    id: str
+    name: str
+    host: str
+    pid: int
+
+
+class WorkerRestarted(Message, tag=65):
+    """``error`` is empty when the new process was started."""
+
+    request: int
+    error: str
+
+
+class WorkerDied(Message, tag=66):
+    """The worker process ended by itself: its exit code, negative for a signal, and the end of its stderr."""
+
+    pid: int
+    exitcode: int
+    stderr: str
+
+
+class NannyRan(FunctionRan, tag=67):
+    """See FunctionRan."""
+
+
+class NannyHeartbeat(Heartbeat, tag=68):
+    """See Heartbeat."""
+
+
+SchedulerToNanny = NannyWelcome | RestartWorker | NannyRun | CloseNanny
+NannyToScheduler = RegisterNanny | WorkerRestarted | WorkerDied | NannyRan | NannyHeartbeat

@@ -1,0 +1,264 @@
+"""Worker and scheduler: assignments, and reports of what became of them.
+
+Every assignment of a task to a worker has an attempt number, unique for the task. A report of an attempt that is not
+the current one is stale: the scheduler drops it (and tells the worker to drop the value).
+"""
+
+from __future__ import annotations
+
+from treadle.messages.base import (
+    FunctionRan,
+    Heartbeat,
+    Holders,
+    Message,
+    Peers,
+    PeersGone,
+    Refused,
+    RunFunction,
+    TaskError,
+    TaskOptions,
+    WireKey,
+)
+
+# --------------------------------------------------------------------------------------- scheduler -> worker
+
+
+class WorkerWelcome(Message, tag=1):
+    """Answer to ``RegisterWorker``."""
+
+    number: int
+    scheduler_id: str
+
+
+class LearnFunctions(Message, tag=2):
+    """Functions, pickled, by id; sent once to each worker, before the first task that names them."""
+
+    ids: list[int]
+    bodies: list[bytes]
+
+
+class UnlearnFunctions(Message, tag=3):
+    """No task of these functions will come any more."""
+
+    ids: list[int]
+
+
+class ComputeTasks(Message, tag=4):
+    """Run these: columns, a row a task. See ``SubmitTasks`` for functions, payloads and buffers."""
+
+    ids: list[int]
+    keys: list[WireKey]
+    attempts: list[int]
+    functions: list[int]
+    payloads: list[bytes]
+    #: (minus the user's priority, generation, rank): smaller runs first.
+    priorities: list[tuple[float, float, int]]
+    #: Ids each row depends on; None when no row has any.
+    dependencies: list[list[int]] | None = None
+    #: Each dependency of this message once. The worker itself may be among the holders.
+    holders: list[Holders] | None = None
+    row_options: list[tuple[int, TaskOptions]] | None = None
+    buffers: list[tuple[int, int]] | None = None
+
+
+class DropKeys(Message, tag=5):
+    """Forget these: free the value, abandon what has not started, ignore the result of what has. No answer."""
+
+    ids: list[int]
+
+
+class TakeBack(Message, tag=6):
+    """Give these back if they have not started. Answered by ``TasksTakenBack``."""
+
+    ids: list[int]
+    attempts: list[int]
+
+
+class HoldersChanged(Message, tag=7):
+    """The answer to ``ReplicasMissing``: where the values are now."""
+
+    holders: list[Holders]
+
+
+class FetchReplicas(Message, tag=8):
+    """Fetch and keep a copy of these. Reported by ``ReplicasAdded``."""
+
+    holders: list[Holders]
+
+
+class WorkerRun(RunFunction, tag=9):
+    """See RunFunction."""
+
+
+class CloseWorker(Message, tag=10):
+    """Stop. ``restart``: the nanny shall start another one."""
+
+    reason: str
+    restart: bool = False
+
+
+class WorkerPeers(Peers, tag=11):
+    """See Peers."""
+
+
+class WorkerPeersGone(PeersGone, tag=12):
+    """See PeersGone."""
+
+
+class WorkerRefused(Refused, tag=13):
+    """The scheduler does not take this worker; request is 0. The worker closes and says why."""
+
+
+# --------------------------------------------------------------------------------------- worker -> scheduler
+
+
+class RegisterWorker(Message, tag=64):
+    """First message of a worker."""
+
+    id: str
+    #: Where it serves data, e.g. ``tcp://127.0.0.1:40001``.
+    address: str
+    name: str
+    host: str
+    nthreads: int
+    #: Bytes; 0 means no limit.
+    memory_limit: int
+    resources: dict[str, float]
+    pid: int
+    local_directory: str
+    versions: dict[str, str]
+    #: Id of the nanny that watches it, if any.
+    nanny: str | None = None
+
+
+class TasksFinished(Message, tag=65):
+    """Columns, a row a task. The value is stored on the worker; ``types`` index into ``type_names``."""
+
+    ids: list[int]
+    attempts: list[int]
+    nbytes: list[int]
+    types: list[int]
+    type_names: list[str]
+    #: Wall-clock start and stop of the computation, seconds since the epoch.
+    starts: list[float]
+    stops: list[float]
+
+
+class TaskErred(Message):
+    """A row of ``TasksErred``."""
+
+    id: int
+    attempt: int
+    error: TaskError
+    start: float
+    stop: float
+
+
+class TasksErred(Message, tag=66):
+    """These raised, or their result or specification could not be (un)pickled."""
+
+    tasks: list[TaskErred]
+
+
+class TasksRescheduled(Message, tag=67):
+    """These raised ``Reschedule``: run them elsewhere."""
+
+    ids: list[int]
+    attempts: list[int]
+
+
+class TasksStarted(Message, tag=68):
+    """These are executing, and have been for a moment. Short tasks finish without it.
+
+    What a dead worker was executing last is what is blamed for its death.
+    """
+
+    ids: list[int]
+    attempts: list[int]
+
+
+class TasksSeceded(Message, tag=69):
+    """These left the thread pool; their threads' places are free again."""
+
+    ids: list[int]
+    attempts: list[int]
+
+
+class TasksTakenBack(Message, tag=70):
+    """Answer to ``TakeBack``: given back, or started (or finished) already, or not known."""
+
+    ids: list[int]
+    attempts: list[int]
+    kept: list[int]
+
+
+class ReplicasAdded(Message, tag=71):
+    """The worker fetched copies of these."""
+
+    ids: list[int]
+
+
+class ReplicasDropped(Message, tag=72):
+    """The worker no longer has these, of its own accord."""
+
+    ids: list[int]
+
+
+class ReplicasMissing(Message, tag=73):
+    """These could not be had from those holders (same length). The worker waits for ``HoldersChanged`` or ``DropKeys``."""
+
+    ids: list[int]
+    holders: list[int]
+
+
+class WorkerHeartbeat(Heartbeat, tag=74):
+    """See Heartbeat. Metrics: ``memory`` (bytes), ``cpu`` (percent), ``executing``, ``ready``, ``in_memory``."""
+
+
+class WorkerStatus(Message, tag=75):
+    """``running`` or ``paused`` (gets no new tasks)."""
+
+    status: str
+
+
+class LeaveWorker(Message, tag=76):
+    """Last message of a worker that stops on purpose; nobody is blamed."""
+
+    reason: str
+
+
+class WorkerRan(FunctionRan, tag=77):
+    """See FunctionRan."""
+
+
+SchedulerToWorker = (
+    WorkerWelcome
+    | LearnFunctions
+    | UnlearnFunctions
+    | ComputeTasks
+    | DropKeys
+    | TakeBack
+    | HoldersChanged
+    | FetchReplicas
+    | WorkerRun
+    | CloseWorker
+    | WorkerPeers
+    | WorkerPeersGone
+    | WorkerRefused
+)
+WorkerToScheduler = (
+    RegisterWorker
+    | TasksFinished
+    | TasksErred
+    | TasksRescheduled
+    | TasksStarted
+    | TasksSeceded
+    | TasksTakenBack
+    | ReplicasAdded
+    | ReplicasDropped
+    | ReplicasMissing
+    | WorkerHeartbeat
+    | WorkerStatus
+    | LeaveWorker
+    | WorkerRan
+)

@@ -1,0 +1,48 @@
+"""Keys: what may be one, how it travels, and which group and prefix it belongs to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+#: str, bytes, int, float, or a (nested) tuple of these.
+Key = Any
+
+
+def key_from_wire(key: Any) -> Key:
+    """The key as users know it: arrays become tuples again, at every depth."""
+    if type(key) is list:
+        return tuple([key_from_wire(part) for part in key])
+    return key
+
+
+def group_of(key: Key) -> str:
+    """The name that a key shares with its siblings: ``"x-1f3c"`` for ``("x-1f3c", 0)``, the key itself without its token else."""
+    if type(key) is tuple:
+        return str(key[0]) if key else "()"
+    return prefix_of(key)
+
+
+def prefix_of(key: Key) -> str:
+    """The name of the operation, for learned durations: ``"inc"`` for ``"inc-<token>"``, ``"x"`` for ``("x-<token>", 0)``."""
+    if type(key) is tuple:
+        key = key[0] if key else "()"
+    text = key if type(key) is str else str(key)
+    head, dash, tail = text.rpartition("-")
+    while dash:
+        if not _is_token(tail):
+            break
+        text = head
+        head, dash, tail = text.rpartition("-")
+    return text
+
+
+def _is_token(part: str) -> bool:
+    """Whether the last part of a name is a counter, a hash or a piece of one, and no word."""
+    if part.isdigit():
+        return True
+    if len(part) < 8:
+        return False
+    for character in part:
+        if character not in "0123456789abcdef":
+            return False
+    return True

@@ -148,7 +148,8 @@ class LoopRunner:
                 "a blocking call was made from the thread of the event loop that has to serve it; "
                 "use asynchronous=True and await the call, or make the call in another thread (asyncio.to_thread)"
             )
-        future: Future[Any] = asyncio.run_coroutine_threadsafe(_call(func, args, kwargs), self.loop)
+        loop = self.loop
+        future: Future[Any] = asyncio.run_coroutine_threadsafe(_call(func, args, kwargs), loop)
         try:
             return future.result(callback_timeout)
         except BaseException:

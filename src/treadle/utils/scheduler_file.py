@@ -1,0 +1,66 @@
+"""The scheduler file: how workers and clients find a scheduler, and its secret, through a shared file system."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class SchedulerFile:
+    """Its content: where the scheduler is, and the cluster's secret if it is in there."""
+
+    address: str
+    id: str = ""
+    secret: str | None = field(default=None, repr=False)
+
+
+def write_scheduler_file(path: str | os.PathLike[str], content: SchedulerFile) -> None:
+    """Readable for the owner only, and whole from the first moment it can be seen. Raises OSError."""
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    record = {"type": "Scheduler", "id": content.id, "address": content.address, "secret": content.secret}
+    partial.unlink(missing_ok=True)
+    with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        json.dump(record, file, indent=2)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def remove_scheduler_file(path: str | os.PathLike[str], id: str) -> None:
+    """Remove it, if it is still the one of the scheduler with that id. Never raises."""
+    try:
+        if read_scheduler_file(path).id == id:
+            os.unlink(path)
+    except (OSError, ValueError):
+        pass
+
+
+def read_scheduler_file(path: str | os.PathLike[str]) -> SchedulerFile:
+    """Raises OSError when it cannot be read (FileNotFoundError: not there yet), ValueError when it is no scheduler file."""
+    try:
+        record = json.loads(Path(path).read_text())
+        address, secret = record["address"], record.get("secret")
+        if not isinstance(address, str) or not (secret is None or isinstance(secret, str)):
+            raise TypeError("address and secret are not text")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{os.fspath(path)} is not a scheduler file: {error!r}") from error
+    return SchedulerFile(address=address, id=str(record.get("id", "")), secret=secret)
+
+
+async def wait_for_scheduler_file(path: str | os.PathLike[str], timeout_s: float) -> SchedulerFile:
+    """Wait until it is there, then read it. Raises TimeoutError naming it, else as ``read_scheduler_file``."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            return read_scheduler_file(path)
+        except FileNotFoundError:
+            if time.monotonic() >= deadline:
+                raise TimeoutError(f"no scheduler file {os.fspath(path)} after {timeout_s:g} s; is the scheduler running?") from None
+        await asyncio.sleep(0.1)

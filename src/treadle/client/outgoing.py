@@ -1,0 +1,115 @@
+"""What a client has to tell the scheduler, in order, merged where that changes nothing. No I/O; the caller holds the lock."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from treadle.messages.base import Message
+from treadle.messages.client_scheduler import DefineFunctions, ReleaseKeys, SubmitTasks
+
+#: A submission that has this many rows is left alone: the scheduler can begin with it.
+MERGE_ROWS: Final = 2000
+#: Frames are cut at about this size.
+FRAME_BYTES: Final = 16 * 2**20
+#: What a row costs beside its payload: id, key, length bytes.
+ROW_BYTES: Final = 64
+
+
+class Outgoing:
+    """Messages in the order in which they will be sent."""
+
+    def __init__(self) -> None:
+        self._messages: list[Message] = []
+        #: Buffers and sizes of the messages, same length.
+        self._buffers: list[list[Any]] = []
+        self._sizes: list[int] = []
+        #: What the last message must share with a row to take it in; None when it is closed.
+        self._open: tuple[object, ...] | None = None
+        #: About how much there is to send.
+        self.nbytes = 0
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    def add(self, message: Message, buffers: Sequence[Any] = (), nbytes: int = ROW_BYTES) -> None:
+        """Any message. Nothing that comes later is moved before it."""
+        self._open = None
+        self._messages.append(message)
+        self._buffers.append(list(buffers))
+        nbytes += sum([memoryview(buffer).nbytes for buffer in buffers])
+        self._sizes.append(nbytes)
+        self.nbytes += nbytes
+
+    def define(self, message: DefineFunctions) -> None:
+        """Functions may be known earlier than asked, so that they do not part submissions that could be one."""
+        if self._open is None:
+            self.add(message, (), ROW_BYTES + sum([len(body) for body in message.bodies]))
+            return
+        kept = self._open
+        last, buffers, size = self._messages.pop(), self._buffers.pop(), self._sizes.pop()
+        self.add(message, (), ROW_BYTES + sum([len(body) for body in message.bodies]))
+        self._messages.append(last)
+        self._buffers.append(buffers)
+        self._sizes.append(size)
+        self._open = kept
+
+    def release(self, ids: list[int]) -> None:
+        """Keys that are not wanted any more; later than all submissions so far."""
+        if self._messages and isinstance(self._messages[-1], ReleaseKeys):
+            self._messages[-1].ids.extend(ids)
+        else:
+            self.add(ReleaseKeys(ids))
+
+    def submit_call(
+        self,
+        id: int,
+        key: Any,
+        function: int,
+        payload: bytes,
+        dependencies: list[int] | None,
+        agreed: tuple[object, ...],
+        make: SubmitTasks,
+    ) -> None:
+        """One wanted task without out-of-band buffers: joins the last message when ``agreed`` is equal, else ``make`` is sent.
+
+        ``agreed`` stands for all that the rows of one message share; ``make`` is a message of these with empty columns.
+        """
+        size = ROW_BYTES + len(payload)
+        last = self._messages[-1] if self._open is not None and self._open == agreed else None
+        if not isinstance(last, SubmitTasks) or len(last.ids) >= MERGE_ROWS:
+            last = make
+            self.add(make, (), 0)
+            self._open = agreed
+        last.ids.append(id)
+        last.keys.append(key)
+        last.functions.append(function)
+        last.payloads.append(payload)
+        if dependencies:
+            if last.dependencies is None:
+                last.dependencies = [[] for _ in range(len(last.ids) - 1)]
+            last.dependencies.append(dependencies)
+        elif last.dependencies is not None:
+            last.dependencies.append([])
+        self._sizes[-1] += size
+        self.nbytes += size
+
+    def take(self) -> list[tuple[list[Message], list[Any]]]:
+        """All of it, as frames: messages, and the buffers that ride beside them. Nothing remains."""
+        frames: list[tuple[list[Message], list[Any]]] = []
+        messages: list[Message] = []
+        buffers: list[Any] = []
+        nbytes = 0
+        for message, beside, size in zip(self._messages, self._buffers, self._sizes, strict=True):
+            if messages and nbytes + size > FRAME_BYTES:
+                frames.append((messages, buffers))
+                messages, buffers, nbytes = [], [], 0
+            messages.append(message)
+            buffers.extend(beside)
+            nbytes += size
+        if messages:
+            frames.append((messages, buffers))
+        self._messages, self._buffers, self._sizes = [], [], []
+        self._open = None
+        self.nbytes = 0
+        return frames

@@ -1,0 +1,179 @@
+"""The cluster's secret: who it is handed over by, where it is kept, where it is looked for."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from treadle.config import SecretSettings
+from treadle.exceptions import AuthenticationError
+
+_TLS_ARGUMENTS: Final = frozenset(
+    [
+        "tls_ca_file",
+        "tls_ciphers",
+        "tls_min_version",
+        "tls_max_version",
+        "tls_client_cert",
+        "tls_client_key",
+        "tls_scheduler_cert",
+        "tls_scheduler_key",
+        "tls_worker_cert",
+        "tls_worker_key",
+        "extra_conn_args",
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Secret:
+    """What the parties of a cluster share, and where it came from (for messages)."""
+
+    value: bytes = field(repr=False)
+    source: str
+
+
+def create_secret() -> str:
+    """A new random secret, 64 hexadecimal digits."""
+    return secrets.token_hex(32)
+
+
+class Security:
+    """How the parties of a cluster prove themselves to each other: ``secret``, or ``secret_file`` that holds one.
+
+    With neither, the secret is looked for where ``find_secret`` says. Whoever knows it may run code in the cluster,
+    and a short one can be guessed: ``Security.temporary()`` makes a good one. Connections are authenticated
+    but not encrypted: TLS is not available yet, and asking for it raises NotImplementedError.
+    """
+
+    def __init__(
+        self,
+        *,
+        secret: str | bytes | None = None,
+        secret_file: str | os.PathLike[str] | None = None,
+        require_encryption: bool | None = None,
+        **tls: Any,
+    ) -> None:
+        unknown = sorted(set(tls) - _TLS_ARGUMENTS)
+        if unknown:
+            raise TypeError(f"unknown argument of Security: {', '.join(unknown)}")
+        asked = sorted(name for name, value in tls.items() if value)
+        if require_encryption:
+            asked.append("require_encryption=True")
+        if asked:
+            raise NotImplementedError(f"treadle does not encrypt connections yet; Security does not take {', '.join(asked)}")
+        if secret is not None and secret_file is not None:
+            raise ValueError("give secret or secret_file, not both")
+        self.secret: bytes | None = None if secret is None else _clean(secret, "Security(secret=...)")
+        self.secret_file: Path | None = None if secret_file is None else Path(secret_file).expanduser()
+        self.require_encryption = False
+
+    @classmethod
+    def temporary(cls) -> Security:
+        """With a new random secret that nobody else knows; for a cluster that lives and dies with this process."""
+        return cls(secret=create_secret())
+
+    def __repr__(self) -> str:
+        if self.secret is not None:
+            return "Security(secret=<hidden>)"
+        return "Security()" if self.secret_file is None else f"Security(secret_file={str(self.secret_file)!r})"
+
+
+def _clean(text: str | bytes, source: str) -> bytes:
+    value = text.encode() if isinstance(text, str) else bytes(text)
+    value = value.strip()
+    if not value:
+        raise ValueError(f"the secret in {source} is empty")
+    return value
+
+
+def find_secret(security: Security | None, settings: SecretSettings, scheduler_file_secret: str | None = None) -> Secret:
+    """The first of: ``security``, the scheduler file, TREADLE_SECRET, the config, the secret file.
+
+    Raises AuthenticationError that names all of these when there is none, PermissionError for a file that others
+    can read, FileNotFoundError for a ``secret_file`` of ``security`` that is not there.
+    """
+    if security is not None and security.secret is not None:
+        return Secret(security.secret, "Security(secret=...)")
+    if security is not None and security.secret_file is not None:
+        return _read(security.secret_file)
+    places = (
+        (scheduler_file_secret, "the scheduler file"),
+        (settings.environment, "the environment variable TREADLE_SECRET"),
+        (settings.config, "the config key treadle.security.secret"),
+    )
+    for text, source in places:
+        if text:
+            return Secret(_clean(text, source), source)
+    try:
+        return _read(settings.file)
+    except FileNotFoundError:
+        looked = "; ".join(["Security(secret=..., secret_file=...)", *(source for _, source in places), str(settings.file)])
+        raise AuthenticationError(
+            f"no secret found to authenticate with. Looked, in this order, at: {looked}. "
+            f"Take the secret of the scheduler (it is in its secret file) and set TREADLE_SECRET to it, or copy that file"
+        ) from None
+
+
+def ensure_secret_file(path: Path) -> Secret:
+    """The secret in that file, which is made on first use: readable by its owner only, whole or not there at all.
+
+    Raises PermissionError for a file that others can read.
+    """
+    path = path.expanduser()
+    try:
+        return _read(path)
+    except FileNotFoundError:
+        pass
+    _make_directories(path.parent)
+    # Written beside and linked into place: whoever comes at the same time sees a whole secret, and one of them wins.
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    try:
+        _write_new(draft)
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without hard links
+            try:
+                _write_new(path)
+            except FileExistsError:
+                pass
+    finally:
+        draft.unlink(missing_ok=True)
+    return _read(path)
+
+
+def _make_directories(directory: Path) -> None:
+    """As ``mkdir -p`` with mode 0700 for each one that is made."""
+    missing = []
+    while not directory.exists():
+        missing.append(directory)
+        directory = directory.parent
+    for directory in reversed(missing):
+        directory.mkdir(mode=0o700, exist_ok=True)
+
+
+def _write_new(path: Path) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(descriptor, "w") as file:
+        file.write(create_secret() + "\n")
+
+
+def _read(path: Path) -> Secret:
+    source = f"the file {path}"
+    deadline = time.monotonic() + 1.0
+    while True:
+        with path.open("rb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            if os.name == "posix" and mode & 0o077:
+                raise PermissionError(f"others can read the secret in {path} (mode {mode:04o}); run: chmod 600 {path}")
+            data = file.read()
+        if data.strip() or time.monotonic() > deadline:
+            return Secret(_clean(data, source), source)
+        time.sleep(0.01)  # where links are missing, another process may be about to write it

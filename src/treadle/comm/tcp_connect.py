@@ -1,0 +1,264 @@
+"""How a ``tcp://`` comm comes to be: listening, connecting, and the handshake on a fresh socket."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import socket
+from typing import Any
+
+from treadle.comm.addressing import contact_host, parse_address, parse_host_port, unparse_address, unparse_host_port
+from treadle.comm.handshake import NONCE_BYTES, ConnectorHandshake, ListenerHandshake, busy_answer
+from treadle.comm.interface import Backend, Comm, CommHandler, CommLimits, Introduction, Listener, RefusalHandler
+from treadle.comm.tcp import TcpComm
+from treadle.exceptions import AuthenticationError, CommClosedError, PeerProtocolError, VersionError
+
+logger = logging.getLogger(__name__)
+
+SCHEME = "tcp"
+_BACKLOG = 2048
+#: Connections accepted in one wake-up of the loop.
+_ACCEPTS_A_TURN = 32
+#: Out of file descriptors: accept again after this long.
+_ACCEPT_PAUSE_S = 1.0
+#: The kernel asks a silent host whether it is there after so many seconds, again after so many, and so often.
+_KEEP_ALIVE = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 4))
+
+
+def _prepare(sock: socket.socket) -> None:
+    sock.setblocking(False)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEP_ALIVE:
+        option = getattr(socket, name, None)
+        if option is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def _socket_address(name: Any) -> str:
+    return unparse_address(SCHEME, unparse_host_port(str(name[0]), int(name[1])))
+
+
+async def _resolve(address: str, flags: int = 0) -> list[Any]:
+    """What ``getaddrinfo`` says, IPv4 first. Raises OSError that names the address, ValueError for an invalid one."""
+    host, port = parse_host_port(parse_address(address)[1], 0)
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=flags)
+    except OSError as error:
+        raise OSError(f"cannot resolve the host of {address}: {error}") from error
+    return sorted(found, key=lambda entry: entry[0] != socket.AF_INET)
+
+
+async def _receive_exactly(sock: socket.socket, size: int) -> bytes:
+    """Raises EOFError with the bytes that came when the other side ends before."""
+    loop = asyncio.get_running_loop()
+    data = b""
+    while len(data) < size:
+        more = await loop.sock_recv(sock, size - len(data))
+        if not more:
+            raise EOFError(data)
+        data += more
+    return data
+
+
+# -------------------------------------------------------------------------------------------------- connecting
+
+
+async def connect(address: str, introduction: Introduction, secret: bytes, limits: CommLimits) -> Comm:
+    """Connect to the first of the host's addresses that answers. See ``treadle.comm.registry.connect`` for errors."""
+    failure: OSError | None = None
+    for family, kind, protocol, _, target in await _resolve(address):
+        try:
+            sock = await _open(family, kind, protocol, target)
+        except OSError as error:
+            failure = failure or error
+            continue
+        try:
+            async with asyncio.timeout(limits.handshake_timeout_s):
+                return await _introduce(sock, address, introduction, secret, limits)
+        except TimeoutError as error:
+            sock.close()
+            raise CommClosedError(f"{address} did not finish the handshake in {limits.handshake_timeout_s:g} s") from error
+        except BaseException:
+            sock.close()
+            raise
+    assert failure is not None
+    text = os.strerror(failure.errno) if failure.errno else str(failure)
+    raise OSError(failure.errno, f"cannot connect to {address}: {text}") from failure
+
+
+async def _open(family: int, kind: int, protocol: int, target: Any) -> socket.socket:
+    sock = socket.socket(family, kind, protocol)
+    try:
+        _prepare(sock)
+        await asyncio.get_running_loop().sock_connect(sock, target)
+        if sock.getsockname() == sock.getpeername():
+            # Nobody listens: the kernel chose the very port we ask for as our own and connected us to ourselves.
+            raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def _introduce(sock: socket.socket, address: str, introduction: Introduction, secret: bytes, limits: CommLimits) -> Comm:
+    loop = asyncio.get_running_loop()
+    handshake = ConnectorHandshake(address, introduction, secret, os.urandom(NONCE_BYTES))
+    try:
+        await loop.sock_sendall(sock, handshake.hello)
+        while handshake.needed:
+            answer = handshake.receive(await _receive_exactly(sock, handshake.needed))
+            if answer:
+                await loop.sock_sendall(sock, answer)
+    except EOFError as error:
+        raise CommClosedError(f"{address} closed the connection during the handshake") from error
+    except PeerProtocolError as error:
+        raise CommClosedError(str(error)) from error
+    except (AuthenticationError, VersionError, CommClosedError, TimeoutError):
+        raise
+    except OSError as error:
+        raise CommClosedError(f"the connection to {address} broke during the handshake: {error.strerror or error}") from error
+    return TcpComm(loop, sock, _socket_address(sock.getsockname()), address, handshake.peer, limits)
+
+
+# --------------------------------------------------------------------------------------------------- listening
+
+
+async def listen(
+    address: str, handler: CommHandler, session: bytes, secret: bytes, limits: CommLimits, refused: RefusalHandler
+) -> Listener:
+    """Listen on the first of the host's addresses; port 0 means any that is free."""
+    ListenerHandshake(session, secret, bytes(NONCE_BYTES))  # refuses an invalid session or secret now, not at the first peer
+    family, kind, protocol, _, target = (await _resolve(address, socket.AI_PASSIVE))[0]
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            # [::] stands for IPv4, too, as it does for other servers.
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if target[0] == "::" else 1)
+        sock.bind(target)
+        sock.listen(_BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise OSError(error.errno, f"cannot listen on {address}: {error.strerror or error}") from error
+    return TcpListener(sock, handler, session, secret, limits, refused)
+
+
+class TcpListener(Listener):
+    """Accepts sockets, shakes hands on each, and hands over those that pass."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        handler: CommHandler,
+        session: bytes,
+        secret: bytes,
+        limits: CommLimits,
+        refused: RefusalHandler,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._sock = sock
+        self._handler = handler
+        self._session = session
+        self._secret = secret
+        self._limits = limits
+        self._refused = refused
+        #: Handshakes under way.
+        self._handshakes: set[asyncio.Task[None]] = set()
+        self._retry: asyncio.TimerHandle | None = None
+        self._stopped = False
+        host, port = sock.getsockname()[:2]
+        self.listen_address = unparse_address(SCHEME, unparse_host_port(host, port))
+        self.contact_address = unparse_address(SCHEME, unparse_host_port(contact_host(host), port))
+        self._loop.add_reader(sock.fileno(), self._accept)
+
+    def __repr__(self) -> str:
+        return f"<TcpListener {self.listen_address}{' stopped' if self._stopped else ''}>"
+
+    async def stop(self) -> None:
+        if self._stopped:
+            return
+        self._stopped = True
+        if self._retry is not None:
+            self._retry.cancel()
+        self._loop.remove_reader(self._sock.fileno())
+        self._sock.close()
+        # The handler runs inside a handshake's task, and may be the one that stops the listener.
+        tasks = list(self._handshakes - {asyncio.current_task()})
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _accept(self) -> None:
+        for _ in range(_ACCEPTS_A_TURN):
+            if self._stopped:
+                return
+            try:
+                sock, name = self._sock.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                # Mostly: too many open files. Watching on would spin.
+                logger.error("%s cannot accept connections for now: %s", self.listen_address, error)
+                self._loop.remove_reader(self._sock.fileno())
+                self._retry = self._loop.call_later(_ACCEPT_PAUSE_S, self._loop.add_reader, self._sock.fileno(), self._accept)
+                return
+            self._begin_handshake(sock, _socket_address(name))
+
+    def _begin_handshake(self, sock: socket.socket, peer_address: str) -> None:
+        try:
+            _prepare(sock)
+            if len(self._handshakes) >= self._limits.max_unauthenticated:
+                sock.send(busy_answer(self._session))
+                sock.close()
+                self._refused(f"refused {peer_address}: {len(self._handshakes)} other connections are in their handshake")
+                return
+        except OSError:  # it is gone already
+            sock.close()
+            return
+        task = self._loop.create_task(self._shake_hands(sock, peer_address))
+        self._handshakes.add(task)
+        task.add_done_callback(self._handshakes.discard)
+
+    async def _shake_hands(self, sock: socket.socket, peer_address: str) -> None:
+        handshake = ListenerHandshake(self._session, self._secret, os.urandom(NONCE_BYTES))
+        refusal: str | None = None
+        try:
+            async with asyncio.timeout(self._limits.handshake_timeout_s):
+                while handshake.needed:
+                    answer = handshake.receive(await _receive_exactly(sock, handshake.needed))
+                    await self._loop.sock_sendall(sock, answer)
+            refusal = handshake.refusal
+            local_address = _socket_address(sock.getsockname())
+        except TimeoutError:
+            refusal = f"no complete handshake in {self._limits.handshake_timeout_s:g} s"
+        except PeerProtocolError as error:
+            refusal = str(error)
+        except EOFError as error:
+            sock.close()
+            if error.args[0]:  # one that says nothing at all only looked whether somebody listens
+                self._refused(f"refused {peer_address}: it ended in the middle of the handshake")
+            return
+        except OSError:
+            sock.close()
+            return
+        except BaseException:
+            sock.close()
+            raise
+        if refusal is not None:
+            sock.close()
+            self._refused(f"refused {peer_address}: {refusal}")
+            return
+        comm = TcpComm(self._loop, sock, local_address, peer_address, handshake.peer, self._limits)
+        try:
+            self._handler(comm)
+        except Exception:
+            logger.exception("the connection of %s could not be taken", peer_address)
+            comm.abort()
+
+
+BACKEND = Backend(listen=listen, connect=connect)

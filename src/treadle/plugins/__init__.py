@@ -1,0 +1,1 @@
+"""What others may plug in: interfaces, and the registry of features."""

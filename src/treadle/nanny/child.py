@@ -1,0 +1,146 @@
+"""The worker process of a nanny: takes its orders from the channel, runs the worker, and ends with it or with the nanny.
+
+Imports little, so that the process is up soon.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import faulthandler
+import gc
+import logging
+import os
+import pickle
+import shutil
+import signal
+import socket
+import sys
+import threading
+import traceback
+from importlib import import_module
+from typing import Any
+
+from treadle.nanny.channel import EXIT_RESTART, StartWorker, StopWorker, WorkerFailed, WorkerStarted, receive, send
+
+#: How long a worker may take to close when its nanny is gone, seconds.
+ORPHAN_TIMEOUT_S = 5.0
+
+
+def main(descriptor: int) -> None:
+    """Body of the process; ``descriptor`` is its end of the channel. Does not return."""
+    # Ctrl-C in a terminal reaches all its processes: what becomes of this one is for the nanny to say.
+    # A handler and not SIG_IGN, which the subprocesses of tasks would inherit.
+    signal.signal(signal.SIGINT, lambda *_: None)
+    channel = socket.socket(fileno=descriptor)
+    try:
+        start: StartWorker = receive(channel)
+    except EOFError:
+        os._exit(1)
+    sys.path[:] = start.path
+    if start.log_level is not None:
+        logging.basicConfig(level=start.log_level, format="%(asctime)s - %(name)s - %(levelname)s - %(message)s")
+    asyncio.run(_run_and_exit(channel, start))
+
+
+async def _run_and_exit(channel: socket.socket, start: StartWorker) -> None:
+    code = 1
+    try:
+        code = await _run(channel, start)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        # From inside the loop, and without the interpreter's own way out: both would wait for threads of tasks that never end.
+        faulthandler.dump_traceback_later(ORPHAN_TIMEOUT_S, exit=True)
+        atexit._run_exitfuncs()
+        shutil.rmtree(start.directory, ignore_errors=True)
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+
+
+async def _run(channel: socket.socket, start: StartWorker) -> int:
+    """The exit code."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    orders: list[StopWorker] = []
+
+    def obey(order: StopWorker) -> None:
+        orders.append(order)
+        stop.set()
+
+    loop.add_signal_handler(signal.SIGTERM, obey, StopWorker(ORPHAN_TIMEOUT_S, "SIGTERM", 128 + signal.SIGTERM))
+    loop.add_signal_handler(signal.SIGINT, lambda: None)
+    threading.Thread(target=_listen, args=(channel, loop, obey), name="nanny-channel", daemon=True).start()
+    try:
+        worker = await _start(start)
+    except BaseException as error:
+        _tell(channel, _failure(error))
+        return 1
+    _tell(channel, WorkerStarted(worker.address, str(worker.local_directory)))
+    # What exists now lives as long as the process: keep it out of every later collection.
+    gc.collect()
+    gc.freeze()
+    finished = asyncio.ensure_future(worker.finished())
+    stopped = asyncio.ensure_future(stop.wait())
+    await asyncio.wait({finished, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    if not finished.done():
+        order = orders[0]
+        # Whatever hangs, also while it holds the interpreter's lock: the process ends.
+        faulthandler.dump_traceback_later(order.timeout_s + 1, exit=True)
+        await worker.close(timeout=order.timeout_s, reason=order.reason)
+        faulthandler.cancel_dump_traceback_later()
+        return order.exitcode
+    return EXIT_RESTART if worker.restart_requested else 0
+
+
+async def _start(start: StartWorker) -> Any:
+    """The running worker. Raises what keeps it from running."""
+    import dask.config
+
+    with dask.config.config_lock:
+        dask.config.config.clear()
+        dask.config.config.update(start.config)
+    worker_class = load_class(start.worker_class)
+    return await worker_class(**pickle.loads(start.arguments))
+
+
+def load_class(name: str | bytes) -> Any:
+    """A class by its dotted name or its pickle."""
+    if isinstance(name, bytes):
+        return pickle.loads(name)
+    module, _, qualified = name.rpartition(".")
+    return getattr(import_module(module), qualified)
+
+
+def _listen(channel: socket.socket, loop: asyncio.AbstractEventLoop, obey: Any) -> None:
+    """Body of the thread that waits for orders. When the nanny is gone, the process ends, in good order if it can."""
+    try:
+        while True:
+            order = receive(channel)
+            loop.call_soon_threadsafe(obey, order)
+    except (EOFError, OSError, RuntimeError):
+        faulthandler.dump_traceback_later(ORPHAN_TIMEOUT_S + 1, exit=True)
+        try:
+            loop.call_soon_threadsafe(obey, StopWorker(ORPHAN_TIMEOUT_S, "the nanny is gone"))
+        except RuntimeError:
+            os._exit(1)
+
+
+def _failure(error: BaseException) -> WorkerFailed:
+    text = "".join(traceback.format_exception(error))
+    try:
+        pickled = pickle.dumps(error)
+        pickle.loads(pickled)
+    except Exception:
+        pickled = b""
+    return WorkerFailed(pickled, text)
+
+
+def _tell(channel: socket.socket, record: Any) -> None:
+    try:
+        send(channel, record)
+    except OSError:
+        pass  # the nanny is gone; the listening thread sees to it

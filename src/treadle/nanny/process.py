@@ -1,0 +1,203 @@
+"""One worker process seen from its nanny: start it, hear from it, stop it, know how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import pickle
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+from treadle.nanny.channel import StartWorker, StopWorker, WorkerFailed, WorkerStarted, pack
+
+logger = logging.getLogger(__name__)
+
+#: Lines of its stderr that are remembered for a report of its death.
+STDERR_LINES = 20
+#: Where this package is: the parent may have it from a path of its own, which comes later, through the channel.
+_ROOT = str(Path(__file__).resolve().parents[2])
+_COMMAND = "import sys; sys.path.append(sys.argv[2]); from treadle.nanny.child import main; main(int(sys.argv[1]))"
+_MAX_RECORD_BYTES = 2**24
+
+
+class WorkerProcess:
+    """A fresh interpreter that runs one worker. All methods are called from the event loop's thread.
+
+    Ends when the nanny's process ends, however that happens: it notices that its channel is closed.
+    """
+
+    def __init__(self, start: StartWorker, *, environment: dict[str, str], directory: Path) -> None:
+        """``directory`` is its own; it is removed with all its content when the process has ended."""
+        self._start = start
+        self._environment = environment
+        self._directory = directory
+        self._process: asyncio.subprocess.Process | None = None
+        self._channel: asyncio.StreamWriter | None = None
+        self._stderr: deque[str] = deque(maxlen=STDERR_LINES)
+        self._watch: asyncio.Task[int] | None = None
+        self.worker_address: str | None = None
+        self.local_directory: str | None = None
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process is not None else None
+
+    @property
+    def exitcode(self) -> int | None:
+        """None while it runs; negative for a signal."""
+        return self._process.returncode if self._process is not None else None
+
+    def is_alive(self) -> bool:
+        return self._process is not None and self._process.returncode is None
+
+    @property
+    def stderr(self) -> str:
+        """The last lines it wrote to its stderr."""
+        return "".join(self._stderr)
+
+    async def start(self, timeout_s: float | None) -> None:
+        """Returns when the worker runs. Raises what it failed with, or RuntimeError if the process just ended.
+
+        Raises TimeoutError after ``timeout_s``. The process is gone after any of these.
+        """
+        ours, theirs = socket.socketpair()
+        try:
+            # In this thread, not a helper: a stop of the loop in between leaves no process that nobody knows.
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *subprocess._args_from_interpreter_flags(),  # type: ignore[attr-defined]
+                "-P",
+                "-c",
+                _COMMAND,
+                str(theirs.fileno()),
+                _ROOT,
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                env=self._environment,
+            )
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        self._watch = asyncio.ensure_future(self._until_end(self._process))
+        try:
+            reader, self._channel = await asyncio.open_unix_connection(sock=ours)
+            self._channel.write(pack(self._start))
+            async with asyncio.timeout(timeout_s):
+                answer = await self._answer(reader)
+        except BaseException:
+            await self.kill(0)
+            raise
+        if isinstance(answer, WorkerFailed):
+            await self.kill(1)
+            raise _error_of(answer)
+        self.worker_address, self.local_directory = answer.address, answer.local_directory
+
+    async def _answer(self, reader: asyncio.StreamReader) -> WorkerStarted | WorkerFailed:
+        try:
+            length = int.from_bytes(await reader.readexactly(8), "little")
+            if length > _MAX_RECORD_BYTES:
+                raise RuntimeError(f"the worker process sent a record of {length} bytes")
+            return pickle.loads(await reader.readexactly(length))  # type: ignore[no-any-return]
+        except (asyncio.IncompleteReadError, ConnectionError):
+            code = await self.wait()
+            raise RuntimeError(f"the worker process ended with exit code {code} before the worker ran\n{self.stderr}".rstrip()) from None
+
+    def discard(self) -> None:
+        """Instead of ``start``: remove the directory."""
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    async def wait(self) -> int:
+        """Until the process has ended, all it wrote was read and its directory is gone: its exit code."""
+        assert self._watch is not None
+        return await asyncio.shield(self._watch)
+
+    async def kill(self, timeout_s: float, reason: str = "nanny-kill") -> int:
+        """End it: in good order if that takes less than ``timeout_s``, else by force. Returns the exit code. Idempotent."""
+        process = self._process
+        assert process is not None
+        if timeout_s > 0 and process.returncode is None and self._channel is not None:
+            self._channel.write(pack(StopWorker(timeout_s, reason)))
+            try:
+                async with asyncio.timeout(timeout_s):
+                    return await self.wait()
+            except TimeoutError:
+                logger.warning("Worker process %d did not end within %g s; it is killed", process.pid, timeout_s)
+        if process.returncode is None:
+            try:
+                process.send_signal(signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        return await self.wait()
+
+    async def _until_end(self, process: asyncio.subprocess.Process) -> int:
+        assert process.stderr is not None
+        pump = asyncio.ensure_future(self._pump(process.stderr))
+        code = await process.wait()
+        # A subprocess of a task may still hold the pipe: give what was written a moment to arrive, not more.
+        await asyncio.wait({pump}, timeout=1)
+        pump.cancel()
+        if self._channel is not None:
+            self._channel.close()
+        await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
+        return code
+
+    async def _pump(self, stream: asyncio.StreamReader) -> None:
+        """What it writes to stderr goes to ours, and its end is kept."""
+        while data := await stream.read(2**16):
+            text = data.decode(errors="replace")
+            self._remember(text)
+            if sys.stderr is not None:
+                try:
+                    sys.stderr.write(text)
+                    sys.stderr.flush()
+                except (OSError, ValueError):
+                    pass  # our own stderr is closed
+
+    def _remember(self, text: str) -> None:
+        lines = text.splitlines(keepends=True)
+        if lines and self._stderr and not self._stderr[-1].endswith("\n"):
+            self._stderr[-1] = (self._stderr[-1] + lines.pop(0))[-1000:]
+        self._stderr.extend(line[-1000:] for line in lines)
+
+
+def make_directory(base: str | os.PathLike[str] | None) -> Path:
+    """A new directory for one worker process, in ``base`` or where temporary files go."""
+    if base is not None:
+        os.makedirs(base, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix="treadle-worker-", dir=base))
+
+
+def child_environment(pre_spawn: dict[str, Any], user: dict[str, Any]) -> dict[str, str]:
+    """The environment of a worker process: this one's, ``pre_spawn`` where it says nothing, and ``user`` over all."""
+    environment = {name: str(value) for name, value in pre_spawn.items() if value is not None}
+    # The same text must have the same hash in all workers: partitioning by hash goes wrong otherwise.
+    environment.setdefault("PYTHONHASHSEED", "6640")
+    environment.update(os.environ)
+    environment.update({name: str(value) for name, value in user.items() if value is not None})
+    # The secret goes through the channel; the environment of a process is there for others to read, and tasks inherit it.
+    environment.pop("TREADLE_SECRET", None)
+    environment.pop("DASK_TREADLE__SECURITY__SECRET", None)
+    return environment
+
+
+def _error_of(failure: WorkerFailed) -> BaseException:
+    """The exception, with the remote traceback as its cause."""
+    try:
+        error = pickle.loads(failure.error) if failure.error else RuntimeError(failure.text.strip().splitlines()[-1])
+    except Exception:
+        error = RuntimeError(failure.text.strip())
+    if not isinstance(error, Exception):
+        error = RuntimeError(f"{type(error).__name__}: {error}")
+    error.__cause__ = RuntimeError(f"in the worker process:\n{failure.text}")
+    return error

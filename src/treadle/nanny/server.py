@@ -1,0 +1,339 @@
+"""``Nanny``: keeps one worker process running, and takes the scheduler's orders about it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import sys
+from collections.abc import Coroutine, Generator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import cloudpickle
+import dask.config
+from dask.utils import parse_timedelta
+
+from treadle import config
+from treadle.comm.addressing import normalize_address
+from treadle.comm.interface import Buffer, Comm, Introduction, Role
+from treadle.comm.registry import connect
+from treadle.comm.security import Secret, Security, find_secret
+from treadle.messages.base import Message
+from treadle.messages.codec import decode_scheduler_to_nanny, encode
+from treadle.messages.nanny import (
+    CloseNanny,
+    NannyHeartbeat,
+    NannyRan,
+    NannyRun,
+    NannyWelcome,
+    RegisterNanny,
+    RestartWorker,
+    WorkerDied,
+    WorkerRestarted,
+)
+from treadle.nanny.channel import StartWorker
+from treadle.nanny.process import WorkerProcess, child_environment, make_directory
+from treadle.nanny.supervisor import Supervisor
+from treadle.serialize.run import run_function
+from treadle.utils.scheduler_file import wait_for_scheduler_file
+from treadle.utils.status import Status
+
+logger = logging.getLogger(__name__)
+
+#: For a worker to come up, when nobody set ``death_timeout``.
+_START_TIMEOUT_S = 60.0
+#: For a worker to go before it is killed.
+_STOP_TIMEOUT_S = 10.0
+
+
+class Nanny:
+    """A supervisor of one worker process. ``await Nanny(...)`` or ``async with``; then the worker runs.
+
+    ``scheduler_ip`` is the scheduler's address, ``worker_class`` a class or its dotted name, ``env`` goes over the
+    environment of the process, ``config`` over its dask config. ``worker_kwargs``, and what is not named here,
+    are keyword arguments of the worker.
+    A process that crashes is replaced, with growing pauses if it does so again and again; one that was told to close is not.
+    """
+
+    def __init__(
+        self,
+        scheduler_ip: str | None = None,
+        scheduler_port: int | None = None,
+        *,
+        scheduler_file: str | os.PathLike[str] | None = None,
+        nthreads: int | None = None,
+        name: Any = None,
+        memory_limit: Any = "auto",
+        resources: dict[str, float] | None = None,
+        security: Security | None = None,
+        host: str | None = None,
+        worker_port: int | str | None = 0,
+        contact_address: str | None = None,
+        interface: str | None = None,
+        protocol: str | None = None,
+        local_directory: str | os.PathLike[str] | None = None,
+        death_timeout: float | str | None = None,
+        env: dict[str, Any] | None = None,
+        config: dict[str, Any] | None = None,
+        worker_class: type | str = "treadle.worker.server.Worker",
+        worker_kwargs: dict[str, Any] | None = None,
+        loop: asyncio.AbstractEventLoop | None = None,
+        **more_worker_kwargs: Any,
+    ) -> None:
+        if more_worker_kwargs.get("port"):
+            raise NotImplementedError("a nanny listens at no port; worker_port= is the worker's")
+        more_worker_kwargs.pop("port", None)
+        method = dask.config.get("distributed.worker.multiprocessing-method")
+        if method != "spawn":
+            raise NotImplementedError(f"distributed.worker.multiprocessing-method is {method!r}; a nanny starts processes by 'spawn' only")
+        if scheduler_ip is None and scheduler_file is None:
+            scheduler_ip = dask.config.get("scheduler-address", None)
+            if scheduler_ip is None:
+                raise ValueError("where is the scheduler? Give its address, scheduler_file=, or DASK_SCHEDULER_ADDRESS")
+        self._scheduler_ip, self._scheduler_port, self._scheduler_file = scheduler_ip, scheduler_port, scheduler_file
+        self.id = f"nanny-{secrets.token_hex(8)}"
+        self.name = name
+        self.loop = loop
+        self.status = Status.created
+        self.scheduler_address: str | None = None
+        self.env = dict(env or {})
+        self.config = dict(config or {})
+        self.death_timeout = None if death_timeout is None else float(parse_timedelta(death_timeout))
+        self.local_directory = local_directory
+        self._security = security
+        self._worker_class = worker_class
+        self._worker_options: dict[str, Any] = {
+            "nthreads": nthreads,
+            "name": name,
+            "memory_limit": memory_limit,
+            "resources": resources,
+            "host": host,
+            "port": worker_port,
+            "contact_address": contact_address,
+            "interface": interface,
+            "protocol": protocol,
+            "death_timeout": self.death_timeout,
+            **(worker_kwargs or {}),
+            **more_worker_kwargs,
+        }
+        self._secret: Secret | None = None
+        self._comm: Comm | None = None
+        self._welcome: asyncio.Future[NannyWelcome] | None = None
+        self._closed = asyncio.Event()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._closing: asyncio.Task[None] | None = None
+        self._supervisor = Supervisor(
+            self._make_process,
+            start_timeout_s=_START_TIMEOUT_S if self.death_timeout is None else self.death_timeout,
+            died=self._worker_died,
+            ended=self._worker_ended,
+        )
+
+    # ------------------------------------------------------------------------------------------ what it is
+
+    def __repr__(self) -> str:
+        return f"<Nanny: {self.worker_address or 'no worker'}, status: {self.status.value}, pid: {self.pid}>"
+
+    @property
+    def process(self) -> WorkerProcess | None:
+        return self._supervisor.process
+
+    @property
+    def worker_address(self) -> str | None:
+        return self.process.worker_address if self.process is not None else None
+
+    @property
+    def pid(self) -> int | None:
+        return self.process.pid if self.process is not None else None
+
+    def is_alive(self) -> bool:
+        """Whether the worker process runs."""
+        return self.process is not None and self.process.is_alive()
+
+    async def finished(self) -> None:
+        """Until it is closed."""
+        await self._closed.wait()
+
+    # ------------------------------------------------------------------------------------------ start and close
+
+    def __await__(self) -> Generator[Any, None, Nanny]:
+        return self.start().__await__()
+
+    async def __aenter__(self) -> Nanny:
+        return await self.start()
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.close()
+
+    async def start(self) -> Nanny:
+        """Returns when the worker runs. Raises what keeps the worker from running; nothing is left behind then. Idempotent."""
+        if self.status is not Status.created:
+            if self.status is not Status.running:
+                raise RuntimeError(f"this nanny cannot be started (again): it is {self.status.value}")
+            return self
+        loop = asyncio.get_running_loop()
+        if self.loop is not None and getattr(self.loop, "asyncio_loop", self.loop) is not loop:
+            raise ValueError("loop= is not the loop that runs here; leave it out")
+        self.loop = loop
+        self.status = Status.starting
+        try:
+            await self._connect()
+            await self._supervisor.start()
+            if self._closing is not None:
+                raise RuntimeError("the nanny was closed while it started")
+        except BaseException:
+            await self.close()
+            self.status = Status.failed
+            raise
+        self.status = Status.running
+        self._spawn(self._heartbeats())
+        return self
+
+    async def close(self, timeout: float = _STOP_TIMEOUT_S, reason: str = "nanny-close") -> None:
+        """Stop the worker, by force after ``timeout`` seconds, then stop. Idempotent."""
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._close(timeout, reason))
+        await asyncio.shield(self._closing)
+
+    async def _close(self, timeout_s: float, reason: str) -> None:
+        self.status = Status.closing
+        await self._supervisor.close(timeout_s, reason)
+        for task in self._tasks:
+            task.cancel()
+        if self._comm is not None:
+            await self._comm.close()
+        self.status = Status.closed
+        self._closed.set()
+
+    async def _connect(self) -> None:
+        """Find the scheduler and its secret, register. Raises TimeoutError, OSError, AuthenticationError."""
+        timeout_s = self.death_timeout if self.death_timeout is not None else config.comm_settings().connect_timeout_s
+        file_secret = None
+        if self._scheduler_file is not None:
+            content = await wait_for_scheduler_file(self._scheduler_file, timeout_s)
+            address, file_secret = content.address, content.secret
+        else:
+            assert self._scheduler_ip is not None
+            address = self._scheduler_ip if self._scheduler_port is None else f"{self._scheduler_ip}:{self._scheduler_port}"
+        self.scheduler_address = normalize_address(address)
+        self._secret = find_secret(self._security, config.secret_settings(), file_secret)
+        self._welcome = asyncio.get_running_loop().create_future()
+        introduction = Introduction(Role.NANNY, secrets.token_bytes(16))
+        self._comm = await connect(self.scheduler_address, introduction, secret=self._secret.value, timeout_s=timeout_s)
+        self._comm.start(self._on_frame, self._on_comm_closed)
+        self._send(RegisterNanny(id=self.id, name=str(self.name or self.id), host=os.uname().nodename, pid=os.getpid()))
+        async with asyncio.timeout(timeout_s):
+            await self._welcome
+
+    # ------------------------------------------------------------------------------------------ the process
+
+    async def instantiate(self) -> Status:
+        """Start a worker process if none runs. Raises what keeps the worker from running."""
+        await self._supervisor.start()
+        return self.status
+
+    async def kill(self, timeout: float = 2.0, reason: str = "nanny-kill") -> None:
+        """End the worker process, by force after ``timeout`` seconds; it is not replaced."""
+        await self._supervisor.stop(timeout, reason)
+
+    async def restart(self, timeout: float = 30.0, reason: str = "nanny-restart") -> str:
+        """End the worker process, by force after ``timeout`` seconds, and start another: ``"OK"``. Raises as ``instantiate``."""
+        await self._supervisor.restart(timeout, reason)
+        return "OK"
+
+    async def _make_process(self) -> WorkerProcess:
+        environment = child_environment(
+            dask.config.get("distributed.nanny.pre-spawn-environ", {}) or {},
+            {**(dask.config.get("distributed.nanny.environ", {}) or {}), **self.env},
+        )
+        directory = await asyncio.to_thread(make_directory, self.local_directory)
+        return WorkerProcess(self._start_record(directory), environment=environment, directory=directory)
+
+    def _start_record(self, directory: Path) -> StartWorker:
+        assert self._secret is not None
+        options = {
+            **self._worker_options,
+            "scheduler_ip": self.scheduler_address,
+            "security": Security(secret=self._secret.value),
+            "local_directory": str(directory),
+            "nanny": self.id,
+        }
+        try:
+            worker_class = self._worker_class if isinstance(self._worker_class, str) else cloudpickle.dumps(self._worker_class)
+            arguments = cloudpickle.dumps({name: value for name, value in options.items() if value is not None})
+        except Exception as error:
+            raise TypeError(f"an argument of the worker cannot be sent to its process: {error}") from error
+        return StartWorker(
+            path=[entry or os.getcwd() for entry in sys.path],
+            config=dask.config.merge(dask.config.config, self.config),
+            worker_class=worker_class,
+            arguments=arguments,
+            directory=str(directory),
+            # The process logs as this one does, if this one does.
+            log_level=logging.getLogger("treadle").getEffectiveLevel() if logging.getLogger().handlers else None,
+        )
+
+    def _worker_died(self, process: WorkerProcess, code: int) -> None:
+        self._send(WorkerDied(pid=process.pid or 0, exitcode=code, stderr=process.stderr))
+
+    def _worker_ended(self) -> None:
+        logger.info("The worker of %s is closed, and so is its nanny", self.name or self.id)
+        self._spawn(self.close(reason="worker-closed"))
+
+    # ------------------------------------------------------------------------------------------ the scheduler
+
+    def _send(self, message: Message) -> None:
+        if self._comm is not None:
+            self._comm.send(encode([message]))
+
+    def _on_frame(self, body: Buffer, buffers: list[Buffer]) -> None:
+        for message in decode_scheduler_to_nanny(body):
+            match message:
+                case NannyWelcome():
+                    if self._welcome is not None and not self._welcome.done():
+                        self._welcome.set_result(message)
+                case RestartWorker():
+                    self._spawn(self._restart_for_scheduler(message))
+                case NannyRun():
+                    self._spawn(self._run_for_scheduler(message))
+                case CloseNanny():
+                    self._spawn(self.close(reason=message.reason))
+
+    def _on_comm_closed(self, error: Exception | None) -> None:
+        if self._closing is not None:
+            return
+        why = f"the connection to the scheduler {self.scheduler_address} was closed ({error or 'by the scheduler'})"
+        if self._welcome is not None and not self._welcome.done():
+            self._welcome.set_exception(OSError(why))
+            return
+        logger.info("The nanny of %s closes: %s", self.name or self.id, why)
+        self._spawn(self.close(reason="scheduler-gone"))
+
+    async def _restart_for_scheduler(self, order: RestartWorker) -> None:
+        try:
+            await self.restart(timeout=order.timeout_s, reason="scheduler-restart")
+        except Exception as error:
+            logger.error("The worker of %s could not be restarted: %s", self.name or self.id, error)
+            self._send(WorkerRestarted(request=order.request, error=f"{type(error).__name__}: {error}"))
+        else:
+            self._send(WorkerRestarted(request=order.request, error=""))
+
+    async def _run_for_scheduler(self, order: NannyRun) -> None:
+        payload, error = await run_function(order, {"dask_worker": self, "dask_nanny": self})
+        if order.wait:
+            self._send(NannyRan(request=order.request, payload=payload, error=error))
+
+    async def _heartbeats(self) -> None:
+        period_s = config.worker_settings().heartbeat_s
+        while True:
+            await asyncio.sleep(period_s)
+            self._send(NannyHeartbeat(metrics={"alive": int(self.is_alive()), "pid": self.pid or 0}))
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        """Run it beside, until done or closed."""
+        task = asyncio.ensure_future(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -1,0 +1,148 @@
+"""Keeps one worker process running: replaces one that crashes, leaves alone one that was told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Awaitable, Callable
+
+from treadle.nanny.channel import EXIT_RESTART
+from treadle.nanny.process import WorkerProcess
+
+logger = logging.getLogger(__name__)
+
+#: A process that lived this long was well: its crash is answered at once.
+_HEALTHY_S = 10.0
+_FIRST_BACKOFF_S = 0.1
+_LONGEST_BACKOFF_S = 30.0
+
+
+class Supervisor:
+    """``make`` makes a process that is not started yet. Of a running one that ends by itself, ``died`` hears if it crashed,
+    before it is replaced, and ``ended`` if it was told to close (exit code 0); then there is none any more.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], Awaitable[WorkerProcess]],
+        *,
+        start_timeout_s: float,
+        died: Callable[[WorkerProcess, int], None],
+        ended: Callable[[], None],
+    ) -> None:
+        self._make = make
+        self._start_timeout_s = start_timeout_s
+        self._died = died
+        self._ended = ended
+        #: Serialises what starts and stops processes.
+        self._lock = asyncio.Lock()
+        #: The current one, running or starting, or one that crashed and is to be replaced.
+        self.process: WorkerProcess | None = None
+        self._watch: asyncio.Task[None] | None = None
+        self._born = 0.0
+        self._backoff_s = 0.0
+        self._closed = False
+
+    async def start(self) -> None:
+        """Start a process if none runs. Raises what keeps the worker from running; no process is left then."""
+        async with self._lock:
+            if self.process is None or not self.process.is_alive():
+                self._forget()
+                await self._start()
+
+    async def stop(self, timeout_s: float, reason: str) -> None:
+        """End the process, by force after ``timeout_s``; it is not replaced."""
+        async with self._lock:
+            await self._stop(timeout_s, reason)
+
+    async def restart(self, stop_timeout_s: float, reason: str) -> None:
+        """End the process and start another. Raises as ``start``."""
+        async with self._lock:
+            await self._stop(stop_timeout_s, reason)
+            await self._start()
+
+    async def close(self, timeout_s: float, reason: str) -> None:
+        """``stop``, also while one is starting; no other can be started."""
+        self._closed = True
+        process, watch = self._forget()
+        if process is not None and process.pid is not None:
+            await process.kill(timeout_s, reason)
+        if watch is not None:
+            watch.cancel()
+        async with self._lock:  # whoever was starting one has noticed
+            await self._stop(timeout_s, reason)
+
+    def _forget(self) -> tuple[WorkerProcess | None, asyncio.Task[None] | None]:
+        """What happens to the current process is nobody's business any more."""
+        process, self.process = self.process, None
+        watch, self._watch = self._watch, None
+        return process, watch
+
+    async def _stop(self, timeout_s: float, reason: str) -> None:
+        process, watch = self._forget()
+        if process is not None and process.pid is not None:
+            await process.kill(timeout_s, reason)
+        if watch is not None:
+            watch.cancel()
+
+    async def _start(self) -> None:
+        """Needs the lock."""
+        process = await self._make()
+        if self._closed:
+            process.discard()
+            raise RuntimeError("the nanny is closed")
+        self.process = process
+        try:
+            await process.start(self._start_timeout_s)
+        except TimeoutError as error:
+            self.process = None
+            raise TimeoutError(f"the worker process did not come up within {self._start_timeout_s:g} s") from error
+        except BaseException:
+            self.process = None
+            raise
+        self._born = asyncio.get_running_loop().time()
+        if self.process is process:
+            self._watch = asyncio.ensure_future(self._see_its_end(process))
+
+    async def _see_its_end(self, process: WorkerProcess) -> None:
+        """Wait until the process ends; then say so, and replace it if it crashed."""
+        code = await process.wait()
+        if self.process is not process:
+            return  # ended on purpose, by ``stop``
+        if code == 0:
+            self.process = None
+            self._ended()
+            return
+        if code != EXIT_RESTART:
+            logger.warning("Worker process %s %s; another one is started", process.pid, describe_exit(code))
+            self._died(process, code)
+        lived_s = asyncio.get_running_loop().time() - self._born
+        if code == EXIT_RESTART or lived_s > _HEALTHY_S:
+            self._backoff_s = 0.0
+        while self.process is process:
+            if self._backoff_s:
+                await asyncio.sleep(self._backoff_s)
+            self._backoff_s = min(max(2 * self._backoff_s, _FIRST_BACKOFF_S), _LONGEST_BACKOFF_S)
+            async with self._lock:
+                if self.process is not process:
+                    return
+                try:
+                    await self._start()
+                    return
+                except Exception as error:
+                    if self._closed:
+                        return
+                    logger.error("No other worker process could be started; next try in %g s: %s", self._backoff_s, error)
+                    self.process = process
+
+
+def describe_exit(code: int) -> str:
+    """``died with exit code 1``, ``was killed by SIGKILL (often: out of memory)``."""
+    if code >= 0:
+        return f"died with exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    return f"was killed by {name}" + (" (often: out of memory)" if name == "SIGKILL" else "")

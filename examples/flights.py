@@ -131,7 +131,8 @@ def open_client(address: str | None, workers: int) -> Iterator[Client]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Who was late out of New York in 2013, and why.")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "output", help="folder for the report (default: %(default)s)")
+    output = Path(__file__).parent / "output"
+    parser.add_argument("--output", type=Path, default=output, help="folder for the report (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="worker processes of the cluster that is started (default: %(default)s)")
     parser.add_argument("--scheduler", metavar="ADDRESS", help="use this running cluster instead; see --data")
     parser.add_argument("--data", type=Path, help="folder that all workers can read, for the data as text (default: a temporary one)")

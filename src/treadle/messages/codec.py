@@ -32,7 +32,7 @@ class Decoder(Generic[M]):
     def __call__(self, body: bytes | bytearray | memoryview) -> list[M]:
         """The messages of one frame. Raises PeerProtocolError for anything else than such messages."""
         try:
-            return self._decode(body)  # type: ignore[no-any-return]
+            return self._decode(body)
         except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
             raise PeerProtocolError(f"a frame could not be decoded: {error}") from error
 

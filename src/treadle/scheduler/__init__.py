@@ -1,0 +1,1 @@
+"""The centre: tracks workers, data and computations, and decides what runs where."""

@@ -1,0 +1,1 @@
+"""The scheduler's pure core: events in, outbox out. No I/O, no clock, no thread, no randomness."""

@@ -1,0 +1,199 @@
+"""Who wants what: clients attach to keys, release, cancel and retry them, and bring data of their own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from treadle.exceptions import PeerProtocolError
+from treadle.scheduler.transitions.outbox import Outbox
+from treadle.scheduler.transitions.records import (
+    ERRED,
+    FORGOTTEN,
+    MEMORY,
+    NO_CLIENTS,
+    PROCESSING,
+    RELEASED,
+    WAITING,
+    ClientState,
+    TaskState,
+    WorkerState,
+)
+from treadle.scheduler.transitions.rules.common import add_copy, move
+from treadle.scheduler.transitions.rules.memory import to_memory
+from treadle.scheduler.transitions.state import ClusterState
+from treadle.utils.keys import key_from_wire
+
+
+def alias(client: ClientState, id: int, task: TaskState, out: Outbox) -> None:
+    """The client calls ``task`` also ``id``."""
+    if id == task.id:
+        return
+    client.aliases[id] = task
+    client.alias_ids.setdefault(task, []).append(id)
+    out.aliased(client, [id], [task.id])
+
+
+def want(state: ClusterState, client: ClientState, task: TaskState, out: Outbox) -> None:
+    """The client wants the task, and is told at once where it stands, if there is anything to tell."""
+    if task in client.wants_what:
+        return
+    client.wants_what[task] = None
+    if task.who_wants:
+        task.who_wants.append(client)
+    else:
+        task.who_wants = [client]
+    if task.state == MEMORY:
+        if client.number:
+            out.to_client(client).in_memory(task, task.who_has[0])
+    elif task.state == ERRED:
+        if client.number:
+            out.erred_for(client, task)
+    elif task.state == RELEASED:
+        state.recommend(task, WAITING)
+
+
+def unwant(state: ClusterState, client: ClientState, task: TaskState) -> None:
+    """The client no longer wants the task."""
+    if client.alias_ids and task in client.alias_ids:
+        for id in client.alias_ids.pop(task):
+            del client.aliases[id]
+    if task not in client.wants_what:
+        return
+    del client.wants_what[task]
+    if len(task.who_wants) == 1:
+        task.who_wants = NO_CLIENTS
+        state.recommend(task, RELEASED)
+    else:
+        task.who_wants.remove(client)
+
+
+def attach_keys(state: ClusterState, client: ClientState, message: Any, out: Outbox) -> None:
+    unknown: list[int] = []
+    for id, wire in zip(message.ids, message.keys, strict=False):
+        task = state.tasks.get(key_from_wire(wire))
+        if task is None:
+            unknown.append(id)
+        else:
+            alias(client, id, task, out)
+            want(state, client, task, out)
+    out.cancelled(client, unknown, "already forgotten", None)
+
+
+def release_keys(state: ClusterState, client: ClientState, ids: list[int]) -> None:
+    for id in ids:
+        task = state.by_id.get(id)
+        if task is None:
+            task = client.aliases.get(id)
+        if task is not None:
+            unwant(state, client, task)
+
+
+def cancel_keys(state: ClusterState, client: ClientState, message: Any, out: Outbox) -> None:
+    """The client gives these up (or everybody does), and with them what depends on them and nobody else wants."""
+    reason = message.reason or "unknown"
+    lost: dict[ClientState, list[int]] = {}
+    seen: dict[TaskState, None] = {}
+    stack: list[TaskState] = []
+    for id in message.ids:
+        task = state.by_id.get(id) or client.aliases.get(id)
+        if task is not None:
+            stack.append(task)
+    while stack:
+        task = stack.pop()
+        if task in seen:
+            continue
+        seen[task] = None
+        losers = list(task.who_wants) if message.force else [client]
+        for loser in losers:
+            if task in loser.wants_what:
+                lost.setdefault(loser, []).append(task.id)
+                unwant(state, loser, task)
+        if not task.who_wants:
+            for dependent in task.dependents:
+                if dependent.state != FORGOTTEN:
+                    stack.append(dependent)
+    for loser, ids in lost.items():
+        out.cancelled(loser, ids, reason, message.msg)
+
+
+def retry_keys(state: ClusterState, client: ClientState, ids: list[int], out: Outbox) -> None:
+    """Erred tasks, the erred ones that they depend on, and the erred ones that depend on those, start anew."""
+    stack: list[TaskState] = []
+    for id in ids:
+        task = state.by_id.get(id) or client.aliases.get(id)
+        if task is not None:
+            stack.append(task)
+    roots: dict[TaskState, None] = {}
+    while stack:
+        task = stack.pop()
+        if task.state != ERRED or task in roots:
+            continue
+        roots[task] = None
+        stack.extend(task.dependencies)
+        for dependent in task.dependents:
+            stack.append(dependent)
+    for task in roots:
+        task.error = None
+        task.blame = None
+        task.suspicious = 0
+        if task.options is not None:
+            task.retries = task.options.retries
+        state.recommend(task, RELEASED)
+
+
+def scatter_keys(state: ClusterState, client: ClientState, message: Any, tasks: list[TaskState], out: Outbox) -> None:
+    """``tasks`` (one for each row, new or known) have their values on the workers that the client put them on."""
+    for row, task in enumerate(tasks):
+        holders: list[WorkerState] = []
+        for number in message.workers[row]:
+            worker = state.by_number.get(number)
+            if worker is not None:
+                holders.append(worker)
+        want_quietly(client, task)
+        if task.state == MEMORY:
+            for worker in holders:
+                add_copy(state, task, worker)
+            out.to_client(client).in_memory(task, task.who_has[0])
+        elif not holders:
+            if not task.has_recipe:
+                out.lost(task)
+            state.recommend(task, WAITING)
+        else:
+            if task.state == PROCESSING:
+                # Whoever computes it meanwhile may stop.
+                move(state, task, WAITING, out)
+            elif task.state == ERRED:
+                move(state, task, RELEASED, out)
+                task.error = None
+                task.blame = None
+            to_memory(state, task, holders[0], message.nbytes[row], message.types[row], out)
+            for worker in holders[1:]:
+                add_copy(state, task, worker)
+
+
+def want_quietly(client: ClientState, task: TaskState) -> None:
+    """As ``want``, for a task whose state is about to be told anyway."""
+    if task not in client.wants_what:
+        client.wants_what[task] = None
+        if task.who_wants:
+            task.who_wants.append(client)
+        else:
+            task.who_wants = [client]
+
+
+def fire_and_forget(state: ClusterState, client: ClientState, ids: list[int], out: Outbox) -> None:
+    for id in ids:
+        task = state.by_id.get(id) or client.aliases.get(id)
+        if task is not None and task.state not in (MEMORY, ERRED):
+            want(state, state.fire_and_forget, task, out)
+
+
+def check_scatter(state: ClusterState, client: ClientState, message: Any) -> None:
+    """Raises PeerProtocolError before anything was changed."""
+    length = len(message.ids)
+    for column in (message.keys, message.workers, message.nbytes, message.types):
+        if len(column) != length:
+            raise PeerProtocolError("KeysScattered: columns of different lengths")
+    for id in message.ids:
+        if id >> 32 != client.number or id in state.by_id:
+            raise PeerProtocolError(f"KeysScattered: id {id} is not this client's to give")

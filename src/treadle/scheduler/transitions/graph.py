@@ -1,0 +1,288 @@
+"""Graphs come in: tasks are made from the columns of a submission, in order, and what can start starts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from treadle.exceptions import PeerProtocolError
+from treadle.messages.base import TaskOptions
+from treadle.scheduler.transitions.outbox import Outbox
+from treadle.scheduler.transitions.records import (
+    FORGOTTEN,
+    NO_TASKS,
+    RELEASED,
+    WAITING,
+    ClientState,
+    FunctionState,
+    TaskGroup,
+    TaskPrefix,
+    TaskState,
+)
+from treadle.scheduler.transitions.desires import alias, want
+from treadle.scheduler.transitions.state import ClusterState
+from treadle.utils.keys import group_of, key_from_wire, prefix_of
+
+
+def define_functions(state: ClusterState, client: ClientState, message: Any) -> None:
+    ids, names, bodies = message.ids, message.names, message.bodies
+    if not len(ids) == len(names) == len(bodies):
+        raise PeerProtocolError("DefineFunctions: columns of different lengths")
+    for id, name, body in zip(ids, names, bodies, strict=True):
+        if id in state.functions or id >> 32 != client.number:
+            raise PeerProtocolError(f"DefineFunctions: id {id} is not this client's to give")
+        function = FunctionState(id, name, body)
+        state.functions[id] = function
+        client.functions[id] = function
+
+
+def get_prefix(state: ClusterState, name: str) -> TaskPrefix:
+    prefix = state.prefixes.get(name)
+    if prefix is None:
+        prefix = TaskPrefix(name, state.limits.default_task_durations_s.get(name, -1.0))
+        state.prefixes[name] = prefix
+    return prefix
+
+
+def get_group(state: ClusterState, name: str, key: Any) -> TaskGroup:
+    """The group of that name; ``key`` is of one of its tasks."""
+    group = state.groups.get(name)
+    if group is None:
+        group = TaskGroup(name, get_prefix(state, prefix_of(key)))
+        state.groups[name] = group
+    return group
+
+
+def submit_tasks(state: ClusterState, client: ClientState, message: Any, frames: list[Any], out: Outbox) -> None:
+    """The rows of one ``SubmitTasks``; ``frames`` are the buffers of its payloads. Nothing changes when it is malformed."""
+    check_columns(state, client, message, frames)
+    ids: list[int] = message.ids
+    generation = _generation(state, client, message)
+    user_priority = -float(message.priority)
+    options: TaskOptions | None = message.options
+    special: dict[int, TaskOptions] = dict(message.row_options) if message.row_options else {}
+    buffers = _buffers_by_row(message, frames)
+    keys: list[Any] = message.keys
+    functions: list[int] = message.functions
+    payloads: list[bytes] = message.payloads
+    dependencies: list[list[int]] | None = message.dependencies
+    ranks: list[int] | None = message.ranks
+    first_rank: int = message.first_rank
+    named_group: str | None = message.group
+    group: TaskGroup | None = None
+    last_head: Any = None
+    rows: list[TaskState | None] = []
+    fresh: list[TaskState] = []
+    broken: dict[int, None] = {}
+    for row in range(len(ids)):
+        key = keys[row]
+        if type(key) is list:
+            key = key_from_wire(key)
+        id = ids[row]
+        task = state.tasks.get(key)
+        if task is not None and (task.has_recipe or task.state != RELEASED):
+            # Another submission came first with this key: its definition stands.
+            alias(client, id, task, out)
+            rows.append(task)
+            continue
+        needs = NO_TASKS
+        if dependencies is not None and dependencies[row]:
+            found = find_dependencies(state, client, dependencies[row])
+            if found is None:
+                broken[id] = None
+                rows.append(None)
+                continue
+            needs = found
+        row_options = special.get(row, options) if special else options
+        priority = user_priority
+        if row_options is not None and row_options.priority:
+            priority -= row_options.priority
+        rank = first_rank + row if ranks is None else ranks[row]
+        if group is None or named_group is None:
+            # Neighbours are mostly of one group: its name is derived anew only when the key's head changes.
+            head = key[0] if type(key) is tuple and key else None
+            if group is None or head is None or head != last_head:
+                group = get_group(state, named_group if named_group is not None else group_of(key), key)
+                last_head = head
+        if task is None:
+            task = TaskState(id, key, group, (priority, generation, rank))
+            add_task(state, task)
+            fresh.append(task)
+        else:
+            # Known as lost data; now somebody brings a recipe.
+            alias(client, id, task, out)
+        if row_options is not None:
+            task.options = row_options
+            task.retries = row_options.retries
+        function = state.functions[functions[row]] if functions[row] else None
+        if function is not None:
+            task.function = function
+            function.ntasks += 1
+        task.payload = payloads[row]
+        if buffers:
+            task.buffers = buffers.get(row)
+        if needs:
+            link(task, needs)
+        rows.append(task)
+    _expect_later(client, message, rows)
+    if broken:
+        _cancel_broken(client, message, broken, out)
+    _start(state, client, message, rows, fresh, out)
+
+
+def add_task(state: ClusterState, task: TaskState) -> None:
+    """A new task, released."""
+    state.tasks[task.key] = task
+    state.by_id[task.id] = task
+    group = task.group
+    group.states[RELEASED] += 1
+    group.alive += 1
+    group.prefix.states[RELEASED] += 1
+    state.counts[RELEASED] += 1
+    state.total_submitted += 1
+
+
+def link(task: TaskState, needs: list[TaskState]) -> None:
+    """``task`` depends on ``needs``."""
+    task.dependencies = needs
+    group = task.group
+    for dependency in needs:
+        if dependency.live_dependents == 0:
+            dependency.dependents = [task]
+        else:
+            dependency.dependents.append(task)
+        dependency.live_dependents += 1
+        if dependency.group not in group.dependencies and dependency.group is not group:
+            group.dependencies[dependency.group] = None
+
+
+def find_task(state: ClusterState, client: ClientState, id: int) -> TaskState | None:
+    """The task that the client calls ``id``."""
+    task = state.by_id.get(id)
+    if task is None and client.aliases:
+        task = client.aliases.get(id)
+    return task
+
+
+def find_dependencies(state: ClusterState, client: ClientState, ids: list[int]) -> list[TaskState] | None:
+    """The tasks of ``ids``, each once; None when one is no longer known (it was cancelled meanwhile)."""
+    found: list[TaskState] = []
+    for id in ids:
+        task = find_task(state, client, id)
+        if task is None:
+            return None
+        found.append(task)
+    if len(found) > 1 and client.aliases:
+        # Two ids may be one task.
+        return list(dict.fromkeys(found))
+    return found
+
+
+def check_columns(state: ClusterState, client: ClientState, message: Any, frames: list[Any]) -> None:
+    """Raises PeerProtocolError for a submission that contradicts itself; before anything was changed."""
+    length = len(message.ids)
+    for column in (message.keys, message.functions, message.payloads, message.dependencies, message.ranks, message.later_dependents):
+        if column is not None and len(column) != length:
+            raise PeerProtocolError(f"SubmitTasks: a column of {len(column)} rows beside {length} ids")
+    number = client.number
+    for id in message.ids:
+        if id >> 32 != number or id in state.by_id:
+            raise PeerProtocolError(f"SubmitTasks: id {id} is not this client's to give")
+    if len(set(message.ids)) != length:
+        raise PeerProtocolError("SubmitTasks: an id stands twice")
+    for function in message.functions:
+        if function and function not in state.functions:
+            raise PeerProtocolError(f"SubmitTasks: function {function} was not defined")
+    for row, _options in message.row_options or ():
+        if not 0 <= row < length:
+            raise PeerProtocolError(f"SubmitTasks: options for row {row} of {length}")
+    count = 0
+    for row, number_of_buffers in message.buffers or ():
+        if not 0 <= row < length or number_of_buffers < 0:
+            raise PeerProtocolError(f"SubmitTasks: buffers for row {row} of {length}")
+        count += number_of_buffers
+    if count != len(frames):
+        raise PeerProtocolError(f"SubmitTasks: {len(frames)} buffers came, {count} were announced")
+    for key in message.keys:
+        if not _is_key(key):
+            raise PeerProtocolError(f"SubmitTasks: {key!r} cannot be a key")
+
+
+def _is_key(key: Any) -> bool:
+    if type(key) is list or type(key) is tuple:
+        return all([_is_key(part) for part in key])
+    return isinstance(key, (str, bytes, int, float))
+
+
+def _generation(state: ClusterState, client: ClientState, message: Any) -> float:
+    """Later submissions come after earlier ones, unless they follow closely; those of a running task come before its own."""
+    if message.submission == client.submission:
+        return client.generation
+    if message.parent is not None:
+        parent = state.tasks.get(key_from_wire(message.parent))
+        if parent is not None:
+            client.submission = message.submission
+            client.generation = parent.priority[1] - 0.1
+            return client.generation
+    if state.now - client.submitted_at > message.fifo_timeout_s:
+        state.generation += 1.0
+        client.generation = state.generation
+    elif client.generation != state.generation:
+        client.generation = state.generation
+    client.submitted_at = state.now
+    client.submission = message.submission
+    return client.generation
+
+
+def _buffers_by_row(message: Any, frames: list[Any]) -> dict[int, list[Any]]:
+    found: dict[int, list[Any]] = {}
+    at = 0
+    for row, count in message.buffers or ():
+        found[row] = frames[at : at + count]
+        at += count
+    return found
+
+
+def _expect_later(client: ClientState, message: Any, rows: list[TaskState | None]) -> None:
+    """Book the dependents that later chunks bring, and those that this one has brought."""
+    if client.expecting and message.dependencies is not None:
+        for row, task in enumerate(rows):
+            if task is None or not message.dependencies[row]:
+                continue
+            for dependency in task.dependencies:
+                if dependency.later_dependents > 0 and dependency in client.expecting:
+                    dependency.later_dependents -= 1
+                    if dependency.later_dependents == 0:
+                        del client.expecting[dependency]
+    if message.later_dependents is not None:
+        for row, count in enumerate(message.later_dependents):
+            task = rows[row]
+            if count and task is not None:
+                task.later_dependents += count
+                client.expecting[task] = None
+
+
+def _cancel_broken(client: ClientState, message: Any, broken: dict[int, None], out: Outbox) -> None:
+    """Rows whose dependencies are gone never become tasks; who wants them is told."""
+    wanted = message.ids if message.wanted is None else message.wanted
+    out.cancelled(client, [id for id in wanted if id in broken], "lost dependencies", None)
+
+
+def _start(
+    state: ClusterState, client: ClientState, message: Any, rows: list[TaskState | None], fresh: list[TaskState], out: Outbox
+) -> None:
+    """Note who wants what; then start the new tasks that somebody needs, and drop those that nobody does."""
+    if message.wanted is None:
+        for task in rows:
+            if task is not None:
+                want(state, client, task, out)
+    else:
+        for id in message.wanted:
+            task = find_task(state, client, id)
+            if task is not None:
+                want(state, client, task, out)
+    for task in fresh:
+        if task.state == RELEASED:
+            if task.who_wants or task.live_dependents > 0 or task.later_dependents > 0:
+                state.recommend(task, WAITING)
+            else:
+                state.recommend(task, FORGOTTEN)

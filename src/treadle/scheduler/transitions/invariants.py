@@ -1,0 +1,121 @@
+"""What always holds between two events. For tests and for ``distributed.scheduler.validate``; takes time linear in the whole state."""
+
+from __future__ import annotations
+
+from math import isclose
+
+from treadle.exceptions import InvariantError
+from treadle.scheduler.transitions.records import (
+    ERRED,
+    FORGOTTEN,
+    MEMORY,
+    NO_WORKER,
+    PROCESSING,
+    QUEUED,
+    STATE_NAMES,
+    WAITING,
+    TaskState,
+    is_active,
+    is_needed,
+)
+from treadle.scheduler.transitions.state import ClusterState
+
+
+def _check(state: ClusterState, holds: bool, task: TaskState, law: str) -> None:
+    if not holds:
+        story = state.story.of([task.key])
+        raise InvariantError(f"{law}: {task!r}, id {task.id}; its story: {story}")
+
+
+def validate(state: ClusterState) -> None:
+    """Raises InvariantError with the story of what is wrong."""
+    if state.todo_tasks:
+        raise InvariantError(f"recommendations are left: {state.todo_tasks}")
+    counts = [0, 0, 0, 0, 0, 0, 0, 0]
+    for key, task in state.tasks.items():
+        _check(state, task.key == key and state.by_id.get(task.id) is task, task, "found by its key and by its id")
+        counts[task.state] += 1
+        _validate_task(state, task)
+    if counts[:FORGOTTEN] != state.counts[:FORGOTTEN]:
+        raise InvariantError(f"counted {counts}, booked {state.counts}")
+    if len(state.by_id) != len(state.tasks):
+        raise InvariantError("more ids than tasks")
+    if state.queue.live != counts[QUEUED]:
+        raise InvariantError(f"{counts[QUEUED]} tasks are queued, the queue has {state.queue.live}")
+    _validate_workers(state)
+    _validate_clients(state)
+
+
+def _validate_task(state: ClusterState, task: TaskState) -> None:
+    now = task.state
+    _check(state, now != FORGOTTEN, task, "forgotten tasks are gone")
+    dependents = [dependent for dependent in task.dependents if dependent.state != FORGOTTEN]
+    _check(state, len(dependents) == task.live_dependents, task, "live_dependents counts those that are not forgotten")
+    _check(state, all(task in dependent.dependencies for dependent in dependents), task, "dependents depend")
+    waiters = sum(is_active(dependent.state) for dependent in dependents)
+    _check(state, waiters == task.waiters, task, f"waiters are the active dependents, {waiters} not {task.waiters}")
+    for dependency in task.dependencies:
+        _check(state, dependency.state != FORGOTTEN, task, "dependencies are not forgotten")
+        _check(state, task in dependency.dependents, task, "dependencies know their dependents")
+    _check(state, bool(task.who_has) == (now == MEMORY), task, "who_has is non-empty iff in memory")
+    _check(state, (task.processing_on is not None) == (now == PROCESSING), task, "processing_on is set iff processing")
+    _check(state, (task in state.unrunnable) == (now == NO_WORKER), task, "unrunnable iff no-worker")
+    _check(state, (task.error is not None) == (now == ERRED), task, "error is set iff erred")
+    if now in (WAITING, NO_WORKER, QUEUED, PROCESSING, MEMORY, ERRED):
+        _check(state, is_needed(task), task, f"{STATE_NAMES[now]} only while needed")
+    if now == WAITING:
+        missing = sum(dependency.state != MEMORY for dependency in task.dependencies)
+        _check(state, missing == task.waiting_on and missing > 0, task, "waiting_on counts what is not in memory")
+        for dependency in task.dependencies:
+            _check(state, dependency.state in (WAITING, NO_WORKER, QUEUED, PROCESSING, MEMORY), task, "what it waits for is on its way")
+    if now in (NO_WORKER, QUEUED, PROCESSING):
+        _check(state, all(dependency.state == MEMORY for dependency in task.dependencies), task, "ready means that all is in memory")
+    if now == QUEUED:
+        _check(state, bool(state.running), task, "queued only while there are workers")
+    for worker in task.who_has:
+        _check(state, state.by_number.get(worker.number) is worker and task in worker.has_what, task, "holders hold")
+    if task.processing_on is not None:
+        _check(state, task in task.processing_on.processing, task, "its worker processes it")
+        _check(state, state.by_number.get(task.processing_on.number) is task.processing_on, task, "its worker is there")
+    for client in task.who_wants:
+        _check(state, task in client.wants_what, task, "who wants it wants it")
+
+
+def _validate_workers(state: ClusterState) -> None:
+    if not len(state.workers) == len(state.by_number) == len(state.by_name):
+        raise InvariantError("workers are found by address, number and name")
+    total = 0
+    for worker in state.workers.values():
+        nbytes = 0
+        for task in worker.has_what:
+            _check(state, worker in task.who_has and state.by_id.get(task.id) is task, task, f"{worker!r} holds what holds it")
+            nbytes += task.nbytes
+        if nbytes != worker.nbytes:
+            raise InvariantError(f"{worker!r} holds {nbytes} bytes, booked are {worker.nbytes}")
+        total += nbytes
+        load = 0.0
+        for task in worker.processing:
+            _check(state, task.processing_on is worker, task, f"{worker!r} processes what is assigned to it")
+            if task not in worker.long_running:
+                load += task.estimate_s
+        if not isclose(load, worker.occupancy, rel_tol=1e-6, abs_tol=1e-6):
+            raise InvariantError(f"{worker!r} has work for {load} s, booked are {worker.occupancy}")
+        for subset in (worker.executing, worker.long_running, worker.taking_back):
+            for task in subset:
+                _check(state, task in worker.processing, task, f"{worker!r} processes what it executes")
+    if total != state.total_nbytes:
+        raise InvariantError(f"workers hold {total} bytes, booked are {state.total_nbytes}")
+    for pool in (state.running, state.idle, state.saturated, state.roomy):
+        for worker in pool:
+            if state.by_number.get(worker.number) is not worker or worker not in state.running:
+                raise InvariantError(f"{worker!r} is gone, or does not run, and is still listed")
+    if state.queue.live and state.roomy:
+        raise InvariantError(f"{state.queue.live} tasks are queued while {list(state.roomy)} have room")
+
+
+def _validate_clients(state: ClusterState) -> None:
+    for client in [*state.clients.values(), state.fire_and_forget]:
+        for task in client.wants_what:
+            _check(state, client in task.who_wants and state.by_id.get(task.id) is task, task, f"{client!r} is known to want it")
+        for id, task in client.aliases.items():
+            _check(state, id in client.alias_ids[task] and task in client.wants_what, task, f"{client!r} wants what it has a name for")

@@ -1,0 +1,353 @@
+"""The scheduler's core: ``Transitions.handle(events, now) -> Outbox``. Rules recommend; recommendations go to a fixed point.
+
+A pure machine: no socket, clock, thread, logger or randomness. The same events give the same outbox under any hash seed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from treadle.exceptions import InvariantError, NoValidWorkerError, NoWorkerError, PeerProtocolError
+from treadle.messages.client_scheduler import (
+    AttachKeys,
+    CancelKeys,
+    ClientHeartbeat,
+    DefineFunctions,
+    FireAndForget,
+    ForgetFunctions,
+    KeysScattered,
+    LeaveClient,
+    RegisterClient,
+    ReleaseKeys,
+    RetryKeys,
+    SubmitTasks,
+)
+from treadle.messages.scheduler_local import ConnectionLost, Forget, Tick
+from treadle.messages.worker_scheduler import (
+    LeaveWorker,
+    RegisterWorker,
+    ReplicasAdded,
+    ReplicasDropped,
+    ReplicasMissing,
+    TasksErred,
+    TasksFinished,
+    TasksRescheduled,
+    TasksSeceded,
+    TasksStarted,
+    TasksTakenBack,
+    WorkerHeartbeat,
+    WorkerStatus,
+)
+from treadle.scheduler.transitions import desires, graph, membership, reports
+from treadle.scheduler.transitions.invariants import validate
+from treadle.scheduler.transitions.outbox import Outbox
+from treadle.scheduler.transitions.placement import fill, is_restricted
+from treadle.scheduler.transitions.records import (
+    ERRED,
+    FORGOTTEN,
+    PROCESSING,
+    RELEASED,
+    STATE_NAMES,
+    WAITING,
+    ClientState,
+    TaskState,
+    WorkerState,
+)
+from treadle.scheduler.transitions.rebalancing import balance
+from treadle.scheduler.transitions.rules.erred import own_error, to_erred
+from treadle.scheduler.transitions.rules.forgotten import to_forgotten
+from treadle.scheduler.transitions.rules.processing import to_processing
+from treadle.scheduler.transitions.rules.released import to_released
+from treadle.scheduler.transitions.rules.waiting import to_waiting
+from treadle.scheduler.transitions.state import ClusterState, Limits
+from treadle.utils.keys import group_of, key_from_wire
+
+
+class Event:
+    """One thing that happened: a message of the party with that session number, or a local event (number 0 where nobody is meant)."""
+
+    def __init__(self, session: int, message: Any, frames: list[Any] | None = None) -> None:
+        self.session: int = session
+        self.message: Any = message
+        #: Buffers that came beside the message.
+        self.frames: list[Any] = [] if frames is None else frames
+
+
+class Turned:
+    """What one turn asks the shell to do, in this order: send, then close."""
+
+    def __init__(self) -> None:
+        #: (session number, messages, frames that ride beside).
+        self.sends: list[tuple[int, list[Any], list[Any]]] = []
+        #: (session number, why): parties that broke the protocol, or were refused, or said goodbye.
+        self.closes: list[tuple[int, str]] = []
+
+
+class Transitions:
+    """The state of the cluster, and the only one who changes it."""
+
+    def __init__(self, limits: Limits, scheduler_id: str) -> None:
+        self.state: ClusterState = ClusterState(limits)
+        self.scheduler_id: str = scheduler_id
+
+    # --------------------------------------------------------------------------------- what it knows, readable
+
+    @property
+    def tasks(self) -> dict[Any, TaskState]:
+        return self.state.tasks
+
+    @property
+    def unrunnable(self) -> dict[TaskState, float]:
+        return self.state.unrunnable
+
+    @property
+    def workers(self) -> dict[str, WorkerState]:
+        return self.state.workers
+
+    @property
+    def idle(self) -> dict[str, WorkerState]:
+        return {worker.address: worker for worker in self.state.idle}
+
+    @property
+    def saturated(self) -> dict[str, WorkerState]:
+        return {worker.address: worker for worker in self.state.saturated}
+
+    @property
+    def running(self) -> dict[str, WorkerState]:
+        return {worker.address: worker for worker in self.state.running}
+
+    @property
+    def clients(self) -> dict[str, ClientState]:
+        return self.state.clients
+
+    @property
+    def task_duration(self) -> dict[str, float]:
+        """Learned seconds by key prefix, e.g. ``{"sum": 0.25}``."""
+        return {name: prefix.duration_s for name, prefix in self.state.prefixes.items() if prefix.duration_s >= 0}
+
+    def story(self, *keys: Any) -> list[tuple[Any, str, str, str, float]]:
+        """The known transitions of these keys: (key, start, finish, cause, time)."""
+        return self.state.story.of(list(keys))
+
+    def validate(self) -> None:
+        """Raises InvariantError unless every invariant holds."""
+        validate(self.state)
+
+    def statistics(self) -> dict[str, Any]:
+        """Totals, as plain data: constant time."""
+        state = self.state
+        return {
+            "tasks": {STATE_NAMES[number]: state.counts[number] for number in range(FORGOTTEN)},
+            "forgotten": state.counts[FORGOTTEN],
+            "submitted": state.total_submitted,
+            "finished": state.total_finished,
+            "erred": state.total_erred,
+            "workers": len(state.workers),
+            "running": len(state.running),
+            "idle": len(state.idle),
+            "saturated": len(state.saturated),
+            "clients": len(state.clients),
+            "nthreads": state.total_nthreads,
+            "nbytes": state.total_nbytes,
+            "transitions": state.story.count,
+        }
+
+    # ------------------------------------------------------------------------------------------------ one turn
+
+    def handle(self, events: list[Event], now: float) -> Turned:
+        """Take in what happened since the last turn, in order. ``now`` is in seconds and never goes back.
+
+        Linear in the size of the events. A party that breaks the protocol is removed; its event changes nothing.
+        """
+        state = self.state
+        if now > state.now:
+            state.now = now
+        out = Outbox()
+        turned = Turned()
+        for event in events:
+            state.cause = type(event.message).__name__
+            try:
+                self._take(event, out, turned)
+            except PeerProtocolError as error:
+                turned.closes.append((event.session, str(error)))
+                self._lose(event.session, True, out)
+            self._settle_recommendations(out)
+        fill(state, out)
+        self._settle_recommendations(out)
+        if state.limits.work_stealing:
+            balance(state, out)
+        if state.limits.validate:
+            validate(state)
+        turned.sends = out.flush()
+        return turned
+
+    def _settle_recommendations(self, out: Outbox) -> None:
+        """Apply rules until none recommends anything more."""
+        state = self.state
+        at = 0
+        while at < len(state.todo_tasks):
+            task = state.todo_tasks[at]
+            finish = state.todo_finish[at]
+            at += 1
+            if task.state == finish:
+                if finish == RELEASED:
+                    to_released(state, task, out)
+                continue
+            if finish == PROCESSING:
+                to_processing(state, task, out)
+            elif finish == WAITING:
+                to_waiting(state, task, out)
+            elif finish == RELEASED:
+                to_released(state, task, out)
+            elif finish == FORGOTTEN:
+                to_forgotten(state, task, out)
+            elif finish == ERRED:
+                to_erred(state, task, out)
+            else:
+                raise InvariantError(f"{task!r} cannot be recommended {STATE_NAMES[finish]}")
+            if at > 65536:
+                del state.todo_tasks[:at]
+                del state.todo_finish[:at]
+                at = 0
+        state.todo_tasks.clear()
+        state.todo_finish.clear()
+
+    def _take(self, event: Event, out: Outbox, turned: Turned) -> None:
+        number = event.session
+        worker = self.state.by_number.get(number)
+        if worker is not None:
+            worker.last_seen = self.state.now
+            self._from_worker(worker, event, out, turned)
+            return
+        client = self.state.clients_by_number.get(number)
+        if client is not None:
+            client.last_seen = self.state.now
+            self._from_client(client, event, out, turned)
+            return
+        self._from_nobody(event, out, turned)
+
+    def _from_worker(self, worker: WorkerState, event: Event, out: Outbox, turned: Turned) -> None:
+        state, message = self.state, event.message
+        kind = type(message)
+        if kind is TasksFinished:
+            reports.tasks_finished(state, worker, message, out)
+        elif kind is ReplicasAdded:
+            reports.replicas_added(state, worker, message.ids, out)
+        elif kind is TasksStarted:
+            reports.tasks_started(state, worker, message)
+        elif kind is WorkerHeartbeat:
+            worker.metrics = message.metrics
+        elif kind is TasksErred:
+            reports.tasks_erred(state, worker, message, out)
+        elif kind is TasksTakenBack:
+            reports.tasks_returned(state, worker, message.ids, message.attempts)
+            reports.take_back_refused(state, worker, message.kept)
+        elif kind is TasksRescheduled:
+            reports.tasks_returned(state, worker, message.ids, message.attempts)
+        elif kind is TasksSeceded:
+            reports.tasks_seceded(state, worker, message)
+        elif kind is ReplicasMissing:
+            reports.replicas_missing(state, worker, message, out)
+        elif kind is ReplicasDropped:
+            reports.replicas_dropped(state, worker, message.ids)
+        elif kind is WorkerStatus:
+            membership.set_worker_status(state, worker, message.status)
+        elif kind is LeaveWorker:
+            membership.remove_worker(state, worker, False, out)
+            turned.closes.append((worker.number, message.reason))
+        elif kind is ConnectionLost:
+            membership.remove_worker(state, worker, message.blame, out)
+        else:
+            raise PeerProtocolError(f"a registered worker does not send {kind.__name__}")
+
+    def _from_client(self, client: ClientState, event: Event, out: Outbox, turned: Turned) -> None:
+        state, message = self.state, event.message
+        kind = type(message)
+        if kind is SubmitTasks:
+            graph.submit_tasks(state, client, message, event.frames, out)
+        elif kind is ReleaseKeys:
+            desires.release_keys(state, client, message.ids)
+        elif kind is DefineFunctions:
+            graph.define_functions(state, client, message)
+        elif kind is ForgetFunctions:
+            membership.forget_functions(state, client, message.ids, out)
+        elif kind is AttachKeys:
+            desires.attach_keys(state, client, message, out)
+        elif kind is CancelKeys:
+            desires.cancel_keys(state, client, message, out)
+        elif kind is RetryKeys:
+            desires.retry_keys(state, client, message.ids, out)
+        elif kind is KeysScattered:
+            self._scatter(client, message, out)
+        elif kind is FireAndForget:
+            desires.fire_and_forget(state, client, message.ids, out)
+        elif kind is ClientHeartbeat:
+            pass
+        elif kind is LeaveClient or kind is ConnectionLost:
+            membership.remove_client(state, client, out)
+            if kind is LeaveClient:
+                turned.closes.append((client.number, "the client left"))
+        else:
+            raise PeerProtocolError(f"a registered client does not send {kind.__name__}")
+
+    def _from_nobody(self, event: Event, out: Outbox, turned: Turned) -> None:
+        state, message = self.state, event.message
+        kind = type(message)
+        if kind is RegisterWorker:
+            if membership.add_worker(state, event.session, message, self.scheduler_id, out) is None:
+                turned.closes.append((event.session, "refused"))
+        elif kind is RegisterClient:
+            membership.add_client(state, event.session, message, self.scheduler_id, out)
+        elif kind is Tick:
+            self._tick()
+        elif kind is Forget:
+            membership.clear(state, message.reason, out)
+        elif kind is ConnectionLost:
+            pass
+        else:
+            raise PeerProtocolError(f"{kind.__name__} came from a party that has not registered, or has left")
+
+    def _lose(self, number: int, blame: bool, out: Outbox) -> None:
+        worker = self.state.by_number.get(number)
+        if worker is not None:
+            membership.remove_worker(self.state, worker, blame, out)
+        client = self.state.clients_by_number.get(number)
+        if client is not None:
+            membership.remove_client(self.state, client, out)
+
+    def _scatter(self, client: ClientState, message: Any, out: Outbox) -> None:
+        state = self.state
+        desires.check_scatter(state, client, message)
+        tasks: list[TaskState] = []
+        for id, wire in zip(message.ids, message.keys, strict=True):
+            key = key_from_wire(wire)
+            task = state.tasks.get(key)
+            if task is None:
+                group = graph.get_group(state, group_of(key), key)
+                task = TaskState(id, key, group, (0.0, state.generation, 0))
+                graph.add_task(state, task)
+            else:
+                desires.alias(client, id, task, out)
+            tasks.append(task)
+        desires.scatter_keys(state, client, message, tasks, out)
+
+    def _tick(self) -> None:
+        """Time has passed: tasks that waited too long for a worker fail."""
+        state = self.state
+        limit = state.limits.no_workers_timeout_s
+        if limit is None:
+            return
+        # Oldest first: the look stops at the first that has time left.
+        for task, since in list(state.unrunnable.items()):
+            waited = state.now - since
+            if waited < limit:
+                break
+            if is_restricted(task) and state.running:
+                options = task.options
+                assert options is not None
+                wish = f"workers {options.workers}, resources {options.resources}"
+                task.error = own_error(NoValidWorkerError(task.key, wish, round(waited, 3)))
+            else:
+                task.error = own_error(NoWorkerError(task.key, round(waited, 3)))
+            task.blame = task
+            state.recommend(task, ERRED)

@@ -1,0 +1,212 @@
+"""Workers and clients come, pause and go."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from treadle.exceptions import KilledWorker, PeerProtocolError
+from treadle.messages.client_scheduler import ClientWelcome
+from treadle.messages.worker_scheduler import WorkerRefused, WorkerWelcome
+from treadle.scheduler.transitions.forget import forget_everything
+from treadle.scheduler.transitions.outbox import Outbox
+from treadle.scheduler.transitions.placement import is_restricted
+from treadle.scheduler.transitions.records import (
+    ERRED,
+    PAUSED,
+    RELEASED,
+    RUNNING,
+    WAITING,
+    ClientState,
+    TaskState,
+    WorkerState,
+)
+from treadle.scheduler.transitions.rules.common import remove_copy
+from treadle.scheduler.transitions.rules.erred import own_error
+from treadle.scheduler.transitions.rules.forgotten import drop_function
+from treadle.scheduler.transitions.state import ClusterState
+
+
+def add_worker(state: ClusterState, number: int, message: Any, scheduler_id: str, out: Outbox) -> WorkerState | None:
+    """A worker registers; None when it is refused, and told why."""
+    refusal = _refusal(state, message)
+    worker = WorkerState(
+        number,
+        message.id,
+        message.address,
+        message.name,
+        message.host,
+        message.nthreads,
+        message.memory_limit,
+        dict(message.resources),
+        message.pid,
+        message.nanny,
+        message.local_directory,
+        dict(message.versions),
+    )
+    if refusal:
+        out.say(worker, WorkerRefused(0, "ValueError", refusal))
+        return None
+    worker.last_seen = state.now
+    state.workers[worker.address] = worker
+    state.by_number[number] = worker
+    state.by_name[worker.name] = worker
+    state.by_host.setdefault(worker.host, {})[worker] = None
+    for name in worker.resources:
+        state.by_resource.setdefault(name, {})[worker] = None
+    state.total_nthreads += worker.nthreads
+    out.say(worker, WorkerWelcome(number, scheduler_id))
+    _set_running(state, worker)
+    return worker
+
+
+def _refusal(state: ClusterState, message: Any) -> str:
+    if message.nthreads < 1:
+        return f"a worker needs at least one thread, {message.name!r} has {message.nthreads}"
+    other = state.by_name.get(message.name)
+    if other is not None:
+        return f"the name {message.name!r} is in use by the worker at {other.address}; give this worker another name (--name)"
+    other = state.workers.get(message.address)
+    if other is not None:
+        return f"the address {message.address} is in use by the worker {other.name!r}"
+    return ""
+
+
+def _set_running(state: ClusterState, worker: WorkerState) -> None:
+    """It takes tasks from here on; those that had no worker are looked at again."""
+    state.running[worker] = None
+    state.touch(worker)
+    for task in list(state.unrunnable):
+        if not is_restricted(task) or _may_run(task, worker):
+            state.recommend(task, WAITING)
+
+
+def _may_run(task: TaskState, worker: WorkerState) -> bool:
+    """Whether ``worker`` fulfils at least one of the wishes, and every condition, of a restricted task."""
+    options = task.options
+    assert options is not None
+    for name, amount in (options.resources or {}).items():
+        if worker.resources.get(name, 0.0) < amount:
+            return False
+    names = options.workers
+    return names is None or options.allow_other_workers or worker.address in names or worker.name in names or worker.host in names
+
+
+def set_worker_status(state: ClusterState, worker: WorkerState, status: str) -> None:
+    if status not in (RUNNING, PAUSED):
+        raise PeerProtocolError(f"a worker cannot be {status!r}")
+    if status == worker.status:
+        return
+    worker.status = status
+    if status == RUNNING:
+        _set_running(state, worker)
+    else:
+        _stop_running(state, worker)
+
+
+def _stop_running(state: ClusterState, worker: WorkerState) -> None:
+    state.running.pop(worker, None)
+    state.idle.pop(worker, None)
+    state.saturated.pop(worker, None)
+    state.roomy.pop(worker, None)
+    if not state.running:
+        # Nobody is left to whom the queue could go: these tasks have no possible worker now.
+        for task in state.queue.tasks():
+            state.recommend(task, WAITING)
+
+
+def remove_worker(state: ClusterState, worker: WorkerState, blame: bool, out: Outbox) -> None:
+    """``worker`` is gone. ``blame``: it died, and what it was executing may be the reason."""
+    del state.workers[worker.address]
+    del state.by_number[worker.number]
+    del state.by_name[worker.name]
+    del state.by_host[worker.host][worker]
+    if not state.by_host[worker.host]:
+        del state.by_host[worker.host]
+    for name in worker.resources:
+        del state.by_resource[name][worker]
+        if not state.by_resource[name]:
+            del state.by_resource[name]
+    state.total_nthreads -= worker.nthreads
+    _stop_running(state, worker)
+    out.forget_session(worker.number)
+    suspects = _suspects(worker) if blame else []
+    for task in suspects:
+        task.suspicious += 1
+        if task.suspicious > state.limits.allowed_failures:
+            task.error = own_error(KilledWorker(task.key, worker.address, state.limits.allowed_failures))
+            task.blame = task
+            state.recommend(task, ERRED)
+    for task in list(worker.processing):
+        state.recommend(task, WAITING)
+    for task in list(worker.has_what):
+        remove_copy(state, task, worker)
+        if not task.who_has:
+            state.recommend(task, RELEASED)
+    for function in state.functions.values():
+        function.workers.pop(worker.number, None)
+    out.worker_gone(worker, list(state.workers.values()), list(state.clients.values()))
+
+
+def _suspects(worker: WorkerState) -> list[TaskState]:
+    """What it was executing when it died: what it said to be executing, and what its other threads had most likely begun."""
+    found = [task for task in worker.executing]
+    free = worker.nthreads - len(found)
+    if free > 0:
+        rest = [task for task in worker.processing if task not in worker.executing and task not in worker.long_running]
+        rest.sort(key=_by_priority)
+        found.extend(rest[:free])
+    return found
+
+
+def _by_priority(task: TaskState) -> tuple[float, float, int]:
+    return task.priority
+
+
+def add_client(state: ClusterState, number: int, message: Any, scheduler_id: str, out: Outbox) -> ClientState:
+    client = ClientState(number, message.id, dict(message.versions))
+    client.last_seen = state.now
+    state.clients[client.id] = client
+    state.clients_by_number[number] = client
+    out.to_client(client).add(ClientWelcome(number, scheduler_id))
+    return client
+
+
+def remove_client(state: ClusterState, client: ClientState, out: Outbox) -> None:
+    """The client is gone, and with it all that only it wanted."""
+    out.forget_session(client.number)
+    state.clients.pop(client.id, None)
+    del state.clients_by_number[client.number]
+    for task in client.expecting:
+        task.later_dependents = 0
+        state.recommend(task, RELEASED)
+    client.expecting = {}
+    for task in list(client.wants_what):
+        client.wants_what.pop(task)
+        task.who_wants = [other for other in task.who_wants if other is not client]
+        state.recommend(task, RELEASED)
+    client.aliases = {}
+    client.alias_ids = {}
+    for function in list(client.functions.values()):
+        release_function(state, client, function, out)
+
+
+def forget_functions(state: ClusterState, client: ClientState, ids: list[int], out: Outbox) -> None:
+    for id in ids:
+        function = client.functions.get(id)
+        if function is not None:
+            release_function(state, client, function, out)
+
+
+def release_function(state: ClusterState, client: ClientState, function: Any, out: Outbox) -> None:
+    """Its client will not name it again."""
+    client.functions.pop(function.id, None)
+    function.held = False
+    if function.ntasks == 0:
+        drop_function(state, function, out)
+
+
+def clear(state: ClusterState, reason: str, out: Outbox) -> None:
+    """Everything is cancelled for everybody; workers and clients stay."""
+    for client in state.clients.values():
+        out.cancelled(client, [task.id for task in client.wants_what], reason, None)
+    forget_everything(state, out)

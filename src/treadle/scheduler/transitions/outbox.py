@@ -1,0 +1,315 @@
+"""All outputs of one turn: queues of messages for each worker and client, gathered into as few as order allows.
+
+Order for a worker: a key is dropped after what was sent before about it, and computed after it was dropped. A batch of
+assignments and a batch of drops are open at a time; the drops go out behind the assignments, so only an assignment of
+a key that waits to be dropped closes both.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from treadle.messages.base import Holders, Peer, TaskError, TaskOptions
+from treadle.messages.client_scheduler import (
+    ClientPeers,
+    ClientPeersGone,
+    KeysAliased,
+    KeysCancelled,
+    KeysErred,
+    KeysInMemory,
+    KeysLost,
+    KeysPending,
+)
+from treadle.messages.worker_scheduler import (
+    ComputeTasks,
+    DropKeys,
+    FetchReplicas,
+    HoldersChanged,
+    LearnFunctions,
+    TakeBack,
+    UnlearnFunctions,
+    WorkerPeers,
+    WorkerPeersGone,
+)
+from treadle.scheduler.transitions.records import ClientState, TaskState, WorkerState
+
+
+class WorkerQueue:
+    """What one worker is told in this turn."""
+
+    def __init__(self, worker: WorkerState) -> None:
+        self.worker: WorkerState = worker
+        self.messages: list[Any] = []
+        self.frames: list[Any] = []
+        self.functions: list[int] = []
+        self.bodies: list[bytes] = []
+        self.peers: list[Any] = []
+        self.compute: list[TaskState] = []
+        self.drops: dict[int, None] = {}
+
+    def seal(self) -> None:
+        """Close the open batches: what follows is said after them."""
+        if self.functions:
+            self.messages.append(LearnFunctions(self.functions, self.bodies))
+            self.functions = []
+            self.bodies = []
+        compute = self._compute_tasks() if self.compute else None
+        if self.peers:
+            self.messages.append(WorkerPeers(self.peers))
+            self.peers = []
+        if compute is not None:
+            self.messages.append(compute)
+        if self.drops:
+            self.messages.append(DropKeys(list(self.drops)))
+            self.drops = {}
+
+    def meet(self, holder: WorkerState) -> None:
+        """Before ``holder`` is mentioned: does the worker know its address?"""
+        if holder.number not in self.worker.met:
+            self.worker.met.add(holder.number)
+            self.peers.append(Peer(holder.number, holder.address))
+
+    def holders(self, task: TaskState) -> Any:
+        numbers: list[int] = []
+        for holder in task.who_has:
+            self.meet(holder)
+            numbers.append(holder.number)
+        return Holders(task.id, task.key, task.nbytes, numbers)
+
+    def _compute_tasks(self) -> Any:
+        """The open batch of assignments as a message. Attempts are those of now: a batch is sealed before they change."""
+        tasks = self.compute
+        self.compute = []
+        ids: list[int] = []
+        keys: list[Any] = []
+        attempts: list[int] = []
+        functions: list[int] = []
+        payloads: list[bytes] = []
+        priorities: list[tuple[float, float, int]] = []
+        dependencies: list[list[int]] | None = None
+        holders: dict[int, Any] = {}
+        options: list[tuple[int, TaskOptions]] = []
+        buffers: list[tuple[int, int]] = []
+        row = 0
+        for task in tasks:
+            ids.append(task.id)
+            keys.append(task.key)
+            attempts.append(task.attempt)
+            function = task.function
+            functions.append(0 if function is None else function.id)
+            payload = task.payload
+            assert payload is not None
+            payloads.append(payload)
+            priorities.append(task.priority)
+            if task.dependencies:
+                if dependencies is None:
+                    dependencies = [[] for _ in range(row)]
+                needs: list[int] = []
+                for dependency in task.dependencies:
+                    needs.append(dependency.id)
+                    if dependency.id not in holders:
+                        holders[dependency.id] = self.holders(dependency)
+                dependencies.append(needs)
+            elif dependencies is not None:
+                dependencies.append([])
+            if task.options is not None:
+                options.append((row, task.options))
+            if task.buffers is not None:
+                buffers.append((row, len(task.buffers)))
+                self.frames.extend(task.buffers)
+            row += 1
+        return ComputeTasks(
+            ids,
+            keys,
+            attempts,
+            functions,
+            payloads,
+            priorities,
+            dependencies,
+            list(holders.values()) if holders else None,
+            options or None,
+            buffers or None,
+        )
+
+
+class ClientQueue:
+    """What one client is told in this turn."""
+
+    def __init__(self, client: ClientState) -> None:
+        self.client: ClientState = client
+        self.messages: list[Any] = []
+        #: Ids of the last message, as long as it is a KeysInMemory of this worker and type.
+        self.memory_ids: list[int] | None = None
+        self.memory_worker: int = 0
+        self.memory_type: str = ""
+
+    def add(self, message: Any) -> None:
+        self.messages.append(message)
+        self.memory_ids = None
+
+    def in_memory(self, task: TaskState, worker: WorkerState) -> None:
+        ids = self.memory_ids
+        if ids is not None and self.memory_worker == worker.number and self.memory_type == task.type_name:
+            ids.append(task.id)
+            return
+        if worker.number not in self.client.met:
+            self.client.met.add(worker.number)
+            self.messages.append(ClientPeers([Peer(worker.number, worker.address)]))
+        ids = [task.id]
+        self.messages.append(KeysInMemory(worker.number, task.type_name, ids))
+        self.memory_ids = ids
+        self.memory_worker = worker.number
+        self.memory_type = task.type_name
+
+
+class Outbox:
+    """The queues of one turn. ``flush`` gives them as (session number, messages, frames that ride beside)."""
+
+    def __init__(self) -> None:
+        self.workers: dict[int, WorkerQueue] = {}
+        self.clients: dict[int, ClientQueue] = {}
+
+    # ------------------------------------------------------------------------------------------- to workers
+
+    def to_worker(self, worker: WorkerState) -> WorkerQueue:
+        queue = self.workers.get(worker.number)
+        if queue is None:
+            queue = WorkerQueue(worker)
+            self.workers[worker.number] = queue
+        return queue
+
+    def compute(self, task: TaskState, worker: WorkerState) -> None:
+        queue = self.to_worker(worker)
+        if queue.drops and task.id in queue.drops:
+            queue.seal()
+        function = task.function
+        if function is not None and worker.number not in function.workers:
+            function.workers[worker.number] = None
+            queue.functions.append(function.id)
+            queue.bodies.append(function.body)
+        queue.compute.append(task)
+
+    def drop(self, task: TaskState, worker: WorkerState) -> None:
+        self.drop_id(task.id, worker)
+
+    def drop_id(self, id: int, worker: WorkerState) -> None:
+        """The worker shall forget that key, also one that the scheduler no longer knows."""
+        self.to_worker(worker).drops[id] = None
+
+    def abandon(self, task: TaskState, worker: WorkerState) -> None:
+        """The assignment of ``task`` to ``worker`` is void. When it was not sent yet, nothing is said at all."""
+        queue = self.to_worker(worker)
+        if task in queue.compute:
+            queue.compute.remove(task)
+        else:
+            queue.drops[task.id] = None
+
+    def say(self, worker: WorkerState, message: Any) -> None:
+        """Any other message, behind what was queued before it."""
+        queue = self.to_worker(worker)
+        queue.seal()
+        queue.messages.append(message)
+
+    def take_back(self, worker: WorkerState, tasks: list[TaskState]) -> None:
+        self.say(worker, TakeBack([task.id for task in tasks], [task.attempt for task in tasks]))
+
+    def holders_changed(self, worker: WorkerState, tasks: list[TaskState]) -> None:
+        queue = self.to_worker(worker)
+        holders = [queue.holders(task) for task in tasks]
+        self.say(worker, HoldersChanged(holders))
+
+    def fetch(self, worker: WorkerState, tasks: list[TaskState]) -> None:
+        queue = self.to_worker(worker)
+        holders = [queue.holders(task) for task in tasks]
+        self.say(worker, FetchReplicas(holders))
+
+    def unlearn(self, worker: WorkerState, function_id: int) -> None:
+        queue = self.to_worker(worker)
+        queue.seal()
+        if queue.messages and isinstance(queue.messages[-1], UnlearnFunctions):
+            queue.messages[-1].ids.append(function_id)
+        else:
+            queue.messages.append(UnlearnFunctions([function_id]))
+
+    def worker_gone(self, gone: WorkerState, workers: list[WorkerState], clients: list[ClientState]) -> None:
+        for worker in workers:
+            if gone.number in worker.met:
+                worker.met.discard(gone.number)
+                self.say(worker, WorkerPeersGone([gone.number]))
+        for client in clients:
+            if gone.number in client.met:
+                client.met.discard(gone.number)
+                self.to_client(client).add(ClientPeersGone([gone.number]))
+
+    # ------------------------------------------------------------------------------------------- to clients
+
+    def to_client(self, client: ClientState) -> ClientQueue:
+        queue = self.clients.get(client.number)
+        if queue is None:
+            queue = ClientQueue(client)
+            self.clients[client.number] = queue
+        return queue
+
+    def in_memory(self, task: TaskState, worker: WorkerState) -> None:
+        for client in task.who_wants:
+            if client.number:
+                self.to_client(client).in_memory(task, worker)
+
+    def erred(self, task: TaskState) -> None:
+        for client in task.who_wants:
+            if client.number:
+                self.erred_for(client, task)
+
+    def erred_for(self, client: ClientState, task: TaskState) -> None:
+        error, blame = task.error, task.blame
+        assert error is not None
+        queue = self.to_client(client)
+        last = queue.messages[-1] if queue.messages else None
+        if isinstance(last, KeysErred) and last.error is error:
+            last.ids.append(task.id)
+        else:
+            queue.add(KeysErred([task.id], error, task.key if blame is None else blame.key))
+
+    def pending(self, task: TaskState) -> None:
+        for client in task.who_wants:
+            if client.number:
+                queue = self.to_client(client)
+                last = queue.messages[-1] if queue.messages else None
+                if isinstance(last, KeysPending):
+                    last.ids.append(task.id)
+                else:
+                    queue.add(KeysPending([task.id]))
+
+    def lost(self, task: TaskState) -> None:
+        for client in task.who_wants:
+            if client.number:
+                self.to_client(client).add(KeysLost([task.id]))
+
+    def cancelled(self, client: ClientState, ids: list[int], reason: str, msg: str | None) -> None:
+        if client.number and ids:
+            self.to_client(client).add(KeysCancelled(ids, reason, msg))
+
+    def aliased(self, client: ClientState, ids: list[int], canonical: list[int]) -> None:
+        self.to_client(client).add(KeysAliased(ids, canonical))
+
+    # ------------------------------------------------------------------------------------------- performing
+
+    def forget_session(self, number: int) -> None:
+        """The party is gone: nothing more is for it."""
+        self.workers.pop(number, None)
+        self.clients.pop(number, None)
+
+    def flush(self) -> list[tuple[int, list[Any], list[Any]]]:
+        """(session number, messages, frames) for each party that is told something."""
+        sends: list[tuple[int, list[Any], list[Any]]] = []
+        for number, queue in self.workers.items():
+            queue.seal()
+            if queue.messages:
+                sends.append((number, queue.messages, queue.frames))
+        for number, told in self.clients.items():
+            if told.messages:
+                sends.append((number, told.messages, []))
+        return sends
+
+
+__all__ = ["ClientQueue", "Outbox", "TaskError", "WorkerQueue"]

@@ -1,0 +1,181 @@
+"""Which worker: restrictions and resources say which may, data and load say which should."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from treadle.scheduler.transitions.durations import expected_duration, place, room_for, settle
+from treadle.scheduler.transitions.outbox import Outbox
+from treadle.scheduler.transitions.records import PROCESSING, TaskState, WorkerState
+from treadle.scheduler.transitions.rules.common import move
+from treadle.scheduler.transitions.state import ClusterState
+
+#: What fetching anything costs, however small, seconds.
+TRANSFER_LATENCY_S: Final = 0.001
+#: Holders of one dependency that are looked at; a value that is everywhere says nothing about where to go.
+MOST_HOLDERS: Final = 8
+
+
+def is_restricted(task: TaskState) -> bool:
+    """Whether not just any worker may run it."""
+    options = task.options
+    return options is not None and (options.workers is not None or bool(options.resources))
+
+
+def is_rootish(state: ClusterState, task: TaskState) -> bool:
+    """Whether it is one of many that produce data from (nearly) nothing: such tasks wait on the scheduler for a place."""
+    if not task.dependencies:
+        return True
+    group = task.group
+    if group.alive <= 2 * state.total_nthreads or len(group.dependencies) >= 5:
+        return False
+    needs = 0
+    for other in group.dependencies:
+        needs += other.alive
+        if needs >= 5:
+            return False
+    return True
+
+
+def valid_workers(state: ClusterState, task: TaskState) -> list[WorkerState]:
+    """The running workers that may run ``task``; for restricted tasks only."""
+    options = task.options
+    assert options is not None
+    found: dict[WorkerState, None] | None = None
+    if options.workers is not None:
+        found = {}
+        for name in options.workers:
+            worker = state.workers.get(name) or state.by_name.get(name)
+            if worker is not None:
+                found[worker] = None
+            elif name in state.by_host:
+                found.update(state.by_host[name])
+        if options.allow_other_workers and not any(worker in state.running for worker in found):
+            found = None
+    if options.resources:
+        able: dict[WorkerState, None] | None = None
+        for name, amount in options.resources.items():
+            having = state.by_resource.get(name)
+            if having is None:
+                return []
+            kept = {worker: None for worker in (able or having) if worker in having and worker.resources[name] >= amount}
+            able = kept
+            if not kept:
+                return []
+        if able is not None:
+            found = able if found is None else {worker: None for worker in found if worker in able}
+    if found is None:
+        return list(state.running)
+    return [worker for worker in found if worker in state.running]
+
+
+def _bytes_here(task: TaskState) -> tuple[dict[WorkerState, int], int]:
+    """For the workers that hold some of what ``task`` needs: how many bytes of it; and the bytes of all of it."""
+    local: dict[WorkerState, int] = {}
+    total = 0
+    for dependency in task.dependencies:
+        nbytes = dependency.nbytes
+        total += nbytes
+        seen = 0
+        for holder in dependency.who_has:
+            local[holder] = local.get(holder, 0) + nbytes
+            seen += 1
+            if seen == MOST_HOLDERS:
+                break
+    return local, total
+
+
+def _resource_pressure(task: TaskState, worker: WorkerState) -> float:
+    """How full the scarcest resource that ``task`` asks for would be; 0 when it asks for none."""
+    options = task.options
+    worst = 0.0
+    if options is not None and options.resources:
+        for name, amount in options.resources.items():
+            supply = worker.resources.get(name, 0.0)
+            if supply > 0:
+                worst = max(worst, (worker.used_resources.get(name, 0.0) + amount) / supply)
+    return worst if worst > 1.0 else 0.0
+
+
+def choose_worker(state: ClusterState, task: TaskState) -> WorkerState | None:
+    """Where ``task`` would start first: bytes to move against the work that is queued there. None: no worker may run it."""
+    if is_restricted(task):
+        candidates = valid_workers(state, task)
+        if not candidates:
+            return None
+        local, total = _bytes_here(task)
+    else:
+        if not state.running:
+            return None
+        if len(task.dependencies) == 1 and len(task.dependencies[0].who_has) == 1:
+            # The commonest case, without a dict: where the data is, when that worker has nothing else to do.
+            holder = task.dependencies[0].who_has[0]
+            if len(holder.processing) < holder.nthreads and holder in state.running:
+                return holder
+        local, total = _bytes_here(task)
+        candidates = [worker for worker in local if worker in state.running]
+        other = next_worker(state)
+        if other is not None and other not in local:
+            candidates.append(other)
+        if not candidates:
+            return None
+    bandwidth = state.limits.bandwidth_bytes_per_s
+    best: WorkerState | None = None
+    best_start = 0.0
+    best_load = 0
+    for worker in candidates:
+        missing = total - local.get(worker, 0)
+        start = worker.occupancy / worker.nthreads
+        if missing > 0:
+            start += TRANSFER_LATENCY_S + missing / bandwidth
+        pressure = _resource_pressure(task, worker)
+        if pressure > 0:
+            start += pressure * expected_duration(state, task.group.prefix)
+        load = len(worker.processing)
+        if best is None or start < best_start or (start == best_start and load < best_load):
+            best, best_start, best_load = worker, start, load
+    return best
+
+
+def next_worker(state: ClusterState) -> WorkerState | None:
+    """Some worker with little to do; another one each time, so that work spreads without looking at all of them."""
+    for pool in (state.idle, state.roomy, state.running):
+        for worker in pool:
+            if worker in state.running:
+                # To the end of the line.
+                del pool[worker]
+                pool[worker] = None
+                return worker
+    return None
+
+
+def assign(state: ClusterState, task: TaskState, worker: WorkerState, out: Outbox) -> None:
+    """``task`` goes to ``worker``."""
+    move(state, task, PROCESSING, out)
+    task.attempt += 1
+    place(state, task, worker)
+    out.compute(task, worker)
+
+
+def fill(state: ClusterState, out: Outbox) -> None:
+    """Send queued tasks to the workers that have room, in runs of neighbours, an equal share for each."""
+    settle(state)
+    while state.queue.live and state.roomy:
+        live = state.queue.live
+        share = max(1, live // len(state.roomy))
+        worker = next(iter(state.roomy))
+        given = 0
+        full = False
+        while given < share:
+            task = state.queue.peek()
+            if task is None:
+                break
+            if not room_for(state, worker, expected_duration(state, task.group.prefix)):
+                full = True
+                break
+            assign(state, task, worker, out)
+            given += 1
+        del state.roomy[worker]
+        if not full:
+            state.roomy[worker] = None
+    settle(state)

@@ -1,0 +1,65 @@
+"""Work goes to who is idle: tasks that were assigned ahead of need are taken back from workers that have too much."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from treadle.scheduler.transitions.outbox import Outbox
+from treadle.scheduler.transitions.placement import TRANSFER_LATENCY_S, is_restricted
+from treadle.scheduler.transitions.records import TaskState, WorkerState
+from treadle.scheduler.transitions.state import ClusterState
+
+#: Tasks of one worker that are looked at in one turn.
+MOST_LOOKED_AT: Final = 200
+#: Workers that are looked at in one turn.
+MOST_VICTIMS: Final = 8
+
+
+def balance(state: ClusterState, out: Outbox) -> None:
+    """Ask the most recently found saturated worker to give tasks back, as many as idle threads could run at once.
+
+    One request for each worker at a time; it answers with what had not started yet, and those tasks are placed anew.
+    """
+    if not state.idle or not state.saturated or state.queue.live:
+        return
+    free = 0
+    for worker in state.idle:
+        free += worker.nthreads - len(worker.processing)
+        if free >= MOST_LOOKED_AT:
+            break
+    looked = 0
+    for victim in state.saturated:
+        looked += 1
+        if free <= 0 or looked > MOST_VICTIMS:
+            return
+        if victim.taking_back:
+            continue
+        tasks = _spare(state, victim, free)
+        if tasks:
+            for task in tasks:
+                victim.taking_back[task] = None
+            out.take_back(victim, tasks)
+            free -= len(tasks)
+
+
+def _spare(state: ClusterState, victim: WorkerState, most: int) -> list[TaskState]:
+    """Tasks that would start sooner elsewhere, those assigned last first."""
+    bandwidth = state.limits.bandwidth_bytes_per_s
+    wait = victim.occupancy / victim.nthreads
+    most = min(most, (len(victim.processing) - victim.nthreads) // 2 + 1)
+    found: list[TaskState] = []
+    looked = 0
+    for task in reversed(victim.processing):
+        looked += 1
+        if looked > MOST_LOOKED_AT or len(found) >= most:
+            break
+        if task in victim.executing or task in victim.long_running or task.actor or is_restricted(task):
+            continue
+        needs = 0
+        for dependency in task.dependencies:
+            needs += dependency.nbytes
+        cost = TRANSFER_LATENCY_S + needs / bandwidth
+        if cost < wait and cost < 10 * task.estimate_s:
+            found.append(task)
+            wait -= task.estimate_s / victim.nthreads
+    return found

@@ -1,0 +1,234 @@
+"""Records of the scheduler: tasks, workers, clients, functions, groups. Data with its invariants; no behaviour.
+
+Small on purpose: a million tasks live here. Containers that most tasks never need are shared or absent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from treadle.messages.base import TaskError, TaskOptions
+
+RELEASED: Final = 0
+WAITING: Final = 1
+NO_WORKER: Final = 2
+QUEUED: Final = 3
+PROCESSING: Final = 4
+MEMORY: Final = 5
+ERRED: Final = 6
+FORGOTTEN: Final = 7
+STATE_NAMES: Final = ("released", "waiting", "no-worker", "queued", "processing", "memory", "erred", "forgotten")
+
+RUNNING: Final = "running"
+PAUSED: Final = "paused"
+
+
+class TaskPrefix:
+    """All tasks of one operation; what was learned about them."""
+
+    def __init__(self, name: str, duration_s: float) -> None:
+        self.name: str = name
+        #: Moving average of the seconds one takes; negative until one has finished or the config says.
+        self.duration_s: float = duration_s
+        #: Number of tasks in each state, by state number; forgotten ones are counted on.
+        self.states: list[int] = [0, 0, 0, 0, 0, 0, 0, 0]
+
+    def __repr__(self) -> str:
+        return f"<TaskPrefix {self.name!r}>"
+
+
+class TaskGroup:
+    """All tasks of one operation of one submission, e.g. the chunks of an array."""
+
+    def __init__(self, name: str, prefix: TaskPrefix) -> None:
+        self.name: str = name
+        self.prefix: TaskPrefix = prefix
+        self.states: list[int] = [0, 0, 0, 0, 0, 0, 0, 0]
+        #: Tasks that are not forgotten; the sum of ``states`` without the last.
+        self.alive: int = 0
+        #: Groups that tasks of this one depend on.
+        self.dependencies: dict[TaskGroup, None] = {}
+
+    def __repr__(self) -> str:
+        return f"<TaskGroup {self.name!r}>"
+
+
+class FunctionState:
+    """A function's pickle, passed through unread. Lives while its client names it or a task needs it."""
+
+    def __init__(self, id: int, name: str, body: bytes) -> None:
+        self.id: int = id
+        self.name: str = name
+        self.body: bytes = body
+        #: Tasks that are not forgotten and call it.
+        self.ntasks: int = 0
+        #: The client that defined it may name it again.
+        self.held: bool = True
+        #: Numbers of the workers that were sent the body.
+        self.workers: dict[int, None] = {}
+
+
+class ClientState:
+    """A client, and what it wants."""
+
+    def __init__(self, number: int, id: str, versions: dict[str, str]) -> None:
+        self.number: int = number
+        self.id: str = id
+        self.versions: dict[str, str] = versions
+        #: Reverse of TaskState.who_wants.
+        self.wants_what: dict[TaskState, None] = {}
+        #: This client's ids of tasks that have another id; and the reverse.
+        self.aliases: dict[int, TaskState] = {}
+        self.alias_ids: dict[TaskState, list[int]] = {}
+        #: Tasks whose dependents are still to arrive in later chunks of a submission.
+        self.expecting: dict[TaskState, None] = {}
+        self.functions: dict[int, FunctionState] = {}
+        #: The submission under way, its generation, and when the last chunk came.
+        self.submission: int = 0
+        self.generation: float = 0.0
+        self.submitted_at: float = -1e300
+        #: Numbers of the workers whose addresses this client was told.
+        self.met: set[int] = set()
+        self.last_seen: float = 0.0
+
+    def __repr__(self) -> str:
+        return f"<ClientState {self.id!r}>"
+
+
+class WorkerState:
+    """A worker, what it holds and what it was given to do."""
+
+    def __init__(
+        self,
+        number: int,
+        id: str,
+        address: str,
+        name: str,
+        host: str,
+        nthreads: int,
+        memory_limit: int,
+        resources: dict[str, float],
+        pid: int,
+        nanny: str | None,
+        local_directory: str,
+        versions: dict[str, str],
+    ) -> None:
+        self.number: int = number
+        self.id: str = id
+        self.address: str = address
+        self.name: str = name
+        self.host: str = host
+        self.nthreads: int = nthreads
+        self.memory_limit: int = memory_limit
+        self.resources: dict[str, float] = resources
+        self.pid: int = pid
+        self.nanny: str | None = nanny
+        self.local_directory: str = local_directory
+        self.versions: dict[str, str] = versions
+        self.status: str = RUNNING
+        #: Amounts of ``resources`` that tasks in ``processing`` ask for.
+        self.used_resources: dict[str, float] = dict.fromkeys(resources, 0.0)
+        #: Tasks assigned here, oldest assignment first. Reverse of TaskState.processing_on.
+        self.processing: dict[TaskState, None] = {}
+        #: Subset of ``processing`` that the worker said is executing, and that left its thread pool.
+        self.executing: dict[TaskState, None] = {}
+        self.long_running: dict[TaskState, None] = {}
+        #: Subset of ``processing`` that it was asked to give back.
+        self.taking_back: dict[TaskState, None] = {}
+        #: Sum of TaskState.estimate_s over ``processing`` without ``long_running``; seconds.
+        self.occupancy: float = 0.0
+        #: Reverse of TaskState.who_has, and the sum of their nbytes.
+        self.has_what: dict[TaskState, None] = {}
+        self.nbytes: int = 0
+        #: Tasks in ``has_what`` or ``processing`` that are actors.
+        self.actors: dict[TaskState, None] = {}
+        #: Numbers of the workers whose addresses this one was told.
+        self.met: set[int] = set()
+        #: Its place among idle and saturated is to be looked at when the turn ends.
+        self.touched: bool = False
+        self.last_seen: float = 0.0
+        self.metrics: dict[str, Any] = {}
+
+    def __repr__(self) -> str:
+        return f"<WorkerState {self.name!r} {self.address}>"
+
+
+class TaskState:
+    """A computation: how to do it, what it needs, who needs it, and where it stands."""
+
+    def __init__(self, id: int, key: Any, group: TaskGroup, priority: tuple[float, float, int]) -> None:
+        #: Unique in this scheduler, given by the client that came first with the key.
+        self.id: int = id
+        self.key: Any = key
+        self.group: TaskGroup = group
+        #: (minus the user's priority, generation, rank): smaller runs first.
+        self.priority: tuple[float, float, int] = priority
+        self.state: int = RELEASED
+        #: None together with ``payload`` None: data without a recipe (scattered).
+        self.function: FunctionState | None = None
+        self.payload: bytes | None = None
+        #: Out-of-band buffers of the payload's pickle.
+        self.buffers: list[Any] | None = None
+        self.options: TaskOptions | None = None
+        #: What it needs; shared empty list when nothing.
+        self.dependencies: list[TaskState] = NO_TASKS
+        #: What needs it; may contain forgotten tasks, ``live_dependents`` counts the others.
+        self.dependents: list[TaskState] = NO_TASKS
+        self.live_dependents: int = 0
+        #: While WAITING: the number of dependencies that are not in memory. Otherwise of no interest.
+        self.waiting_on: int = 0
+        #: Dependents that are WAITING, NO_WORKER, QUEUED or PROCESSING.
+        self.waiters: int = 0
+        #: Dependents that later chunks of its submission will bring.
+        self.later_dependents: int = 0
+        #: Clients that want it; reverse of ClientState.wants_what.
+        self.who_wants: list[ClientState] = NO_CLIENTS
+        #: Workers that hold the value; non-empty iff state is MEMORY; reverse of WorkerState.has_what.
+        self.who_has: list[WorkerState] = NO_WORKERS
+        #: Set iff state is PROCESSING.
+        self.processing_on: WorkerState | None = None
+        #: Grows with every assignment; reports of another attempt are stale.
+        self.attempt: int = 0
+        #: Seconds that it counts for in the occupancy of ``processing_on``.
+        self.estimate_s: float = 0.0
+        self.retries: int = 0
+        #: Workers that died while executing it.
+        self.suspicious: int = 0
+        #: Size of the value in bytes; negative until known.
+        self.nbytes: int = -1
+        self.type_name: str = ""
+        #: While ERRED: why, and the task that raised (itself or a dependency at any depth).
+        self.error: TaskError | None = None
+        self.blame: TaskState | None = None
+
+    @property
+    def has_recipe(self) -> bool:
+        return self.payload is not None
+
+    @property
+    def actor(self) -> bool:
+        return self.options is not None and self.options.actor
+
+    def __repr__(self) -> str:
+        return f"<TaskState {self.key!r} {STATE_NAMES[self.state]}>"
+
+
+#: Shared by all that have none. Never changed: adding to a list makes a new one first (see ``added``).
+NO_TASKS: Final[list[TaskState]] = []
+NO_CLIENTS: Final[list[ClientState]] = []
+NO_WORKERS: Final[list[WorkerState]] = []
+
+
+def is_needed(task: TaskState) -> bool:
+    """Whether anybody waits for the value: a client, a dependent, or one that is still to arrive."""
+    return len(task.who_wants) > 0 or task.waiters > 0 or task.later_dependents > 0
+
+
+def is_active(state: int) -> bool:
+    """Whether a task in that state keeps its dependencies needed."""
+    return WAITING <= state <= PROCESSING
+
+
+def names(tasks: Sequence[TaskState]) -> list[Any]:
+    return [task.key for task in tasks]

@@ -1,0 +1,141 @@
+"""Workers report: what finished, failed, started, came, went or could not be had. Reports of old attempts are stale."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from treadle.exceptions import PeerProtocolError
+from treadle.scheduler.transitions.durations import learn_duration, set_long_running
+from treadle.scheduler.transitions.outbox import Outbox
+from treadle.scheduler.transitions.records import ERRED, MEMORY, RELEASED, WAITING, TaskState, WorkerState
+from treadle.scheduler.transitions.rules.common import add_copy, remove_copy
+from treadle.scheduler.transitions.rules.memory import to_memory
+from treadle.scheduler.transitions.state import ClusterState
+
+
+def current(state: ClusterState, worker: WorkerState, id: int, attempt: int) -> TaskState | None:
+    """The task that ``worker`` is to run as ``attempt``, or None for a stale report."""
+    task = state.by_id.get(id)
+    if task is None or task.processing_on is not worker or task.attempt != attempt:
+        return None
+    return task
+
+
+def drop_stale(state: ClusterState, worker: WorkerState, id: int, out: Outbox) -> None:
+    """``worker`` has a result that nobody asked it for (any more): it shall not keep it."""
+    task = state.by_id.get(id)
+    if task is None or (task not in worker.has_what and task.processing_on is not worker):
+        out.drop_id(id, worker)
+
+
+def tasks_finished(state: ClusterState, worker: WorkerState, message: Any, out: Outbox) -> None:
+    ids: list[int] = message.ids
+    attempts: list[int] = message.attempts
+    sizes: list[int] = message.nbytes
+    types: list[int] = message.types
+    type_names: list[str] = message.type_names
+    starts: list[float] = message.starts
+    stops: list[float] = message.stops
+    length = len(ids)
+    for column in (attempts, sizes, types, starts, stops):
+        if len(column) != length:
+            raise PeerProtocolError("TasksFinished: columns of different lengths")
+    known_types = len(type_names)
+    for number in types:
+        if not 0 <= number < known_types:
+            raise PeerProtocolError(f"TasksFinished: type {number} of {known_types}")
+    for row in range(length):
+        id = ids[row]
+        task = current(state, worker, id, attempts[row])
+        if task is None:
+            # The task was cancelled, or given to another worker, while this one ran it.
+            drop_stale(state, worker, id, out)
+            continue
+        learn_duration(task.group.prefix, stops[row] - starts[row])
+        state.total_finished += 1
+        to_memory(state, task, worker, sizes[row], type_names[types[row]], out)
+
+
+def tasks_erred(state: ClusterState, worker: WorkerState, message: Any, out: Outbox) -> None:
+    for row in message.tasks:
+        task = current(state, worker, row.id, row.attempt)
+        if task is None:
+            drop_stale(state, worker, row.id, out)
+        elif task.retries > 0:
+            task.retries -= 1
+            state.recommend(task, WAITING)
+        else:
+            task.error = row.error
+            task.blame = task
+            state.recommend(task, ERRED)
+
+
+def tasks_returned(state: ClusterState, worker: WorkerState, ids: list[int], attempts: list[int]) -> None:
+    """The worker gave these back, or they asked to run elsewhere."""
+    for id, attempt in zip(ids, attempts, strict=False):
+        task = current(state, worker, id, attempt)
+        if task is not None:
+            state.recommend(task, WAITING)
+
+
+def take_back_refused(state: ClusterState, worker: WorkerState, ids: list[int]) -> None:
+    for id in ids:
+        task = state.by_id.get(id)
+        if task is not None:
+            worker.taking_back.pop(task, None)
+
+
+def tasks_started(state: ClusterState, worker: WorkerState, message: Any) -> None:
+    for id, attempt in zip(message.ids, message.attempts, strict=False):
+        task = current(state, worker, id, attempt)
+        if task is not None:
+            worker.executing[task] = None
+
+
+def tasks_seceded(state: ClusterState, worker: WorkerState, message: Any) -> None:
+    for id, attempt in zip(message.ids, message.attempts, strict=False):
+        task = current(state, worker, id, attempt)
+        if task is not None:
+            set_long_running(state, task, worker)
+
+
+def replicas_added(state: ClusterState, worker: WorkerState, ids: list[int], out: Outbox) -> None:
+    for id in ids:
+        task = state.by_id.get(id)
+        if task is not None and task.state == MEMORY:
+            add_copy(state, task, worker)
+        else:
+            # Released while it was on its way.
+            drop_stale(state, worker, id, out)
+
+
+def replicas_dropped(state: ClusterState, worker: WorkerState, ids: list[int]) -> None:
+    for id in ids:
+        task = state.by_id.get(id)
+        if task is not None and task in worker.has_what:
+            remove_copy(state, task, worker)
+            if not task.who_has:
+                state.recommend(task, RELEASED)
+
+
+def replicas_missing(state: ClusterState, worker: WorkerState, message: Any, out: Outbox) -> None:
+    """``worker`` could not have these from those holders: what a holder does not have is struck off its list."""
+    elsewhere: dict[TaskState, None] = {}
+    for id, number in zip(message.ids, message.holders, strict=False):
+        task = state.by_id.get(id)
+        if task is None or task.state != MEMORY:
+            # It is being made again; the assignment that needs it was called back when it was lost.
+            continue
+        holder = state.by_number.get(number)
+        if holder is not None and holder is not worker:
+            remove_copy(state, task, holder)
+            out.drop(task, holder)
+        if task.who_has:
+            elsewhere[task] = None
+        else:
+            elsewhere.pop(task, None)
+            state.recommend(task, RELEASED)
+    if elsewhere:
+        out.holders_changed(worker, list(elsewhere))
+
+

@@ -1,0 +1,1 @@
+"""One file for each state that a task can come to."""

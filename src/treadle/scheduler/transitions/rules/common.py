@@ -1,0 +1,101 @@
+"""What every change of state shares: counts, the story, and what is left behind."""
+
+from __future__ import annotations
+
+from treadle.exceptions import InvariantError
+from treadle.scheduler.transitions.durations import unplace
+from treadle.scheduler.transitions.outbox import Outbox
+from treadle.scheduler.transitions.records import (
+    FORGOTTEN,
+    MEMORY,
+    NO_WORKER,
+    NO_WORKERS,
+    PROCESSING,
+    QUEUED,
+    RELEASED,
+    STATE_NAMES,
+    TaskState,
+    WorkerState,
+    is_active,
+    is_needed,
+)
+from treadle.scheduler.transitions.state import ClusterState
+from treadle.scheduler.transitions.table import ALLOWED
+
+
+def move(state: ClusterState, task: TaskState, finish: int, out: Outbox) -> None:
+    """Leave the present state in good order and enter ``finish``; what that state needs is its rule's to set."""
+    start = task.state
+    if start * 8 + finish not in ALLOWED:
+        story = state.story.of([task.key])
+        raise InvariantError(f"{task.key!r} cannot go from {STATE_NAMES[start]} to {STATE_NAMES[finish]}; its story: {story}")
+    if start == QUEUED:
+        state.queue.discard(task)
+    elif start == PROCESSING:
+        worker = task.processing_on
+        unplace(state, task)
+        if finish != MEMORY and worker is not None and worker.number in state.by_number:
+            out.abandon(task, worker)
+    elif start == MEMORY:
+        drop_copies(state, task, out)
+    elif start == NO_WORKER:
+        del state.unrunnable[task]
+    task.state = finish
+    group = task.group
+    group.states[start] -= 1
+    group.states[finish] += 1
+    group.prefix.states[start] -= 1
+    group.prefix.states[finish] += 1
+    state.counts[start] -= 1
+    state.counts[finish] += 1
+    if finish == FORGOTTEN:
+        group.alive -= 1
+    state.story.note(task.key, start, finish, state.cause, state.now)
+    if task.dependencies:
+        if is_active(finish):
+            if not is_active(start):
+                for dependency in task.dependencies:
+                    dependency.waiters += 1
+        elif is_active(start):
+            for dependency in task.dependencies:
+                dependency.waiters -= 1
+                if dependency.waiters == 0 and not is_needed(dependency):
+                    state.recommend(dependency, RELEASED)
+
+
+def add_copy(state: ClusterState, task: TaskState, worker: WorkerState) -> None:
+    """``worker`` holds the value of ``task``."""
+    if task in worker.has_what:
+        return
+    worker.has_what[task] = None
+    worker.nbytes += task.nbytes
+    state.total_nbytes += task.nbytes
+    if task.who_has:
+        task.who_has.append(worker)
+    else:
+        task.who_has = [worker]
+
+
+def remove_copy(state: ClusterState, task: TaskState, worker: WorkerState) -> None:
+    """``worker`` no longer holds the value of ``task``. Says nothing to anybody."""
+    if task not in worker.has_what:
+        return
+    del worker.has_what[task]
+    worker.nbytes -= task.nbytes
+    state.total_nbytes -= task.nbytes
+    if len(task.who_has) == 1:
+        task.who_has = NO_WORKERS
+    else:
+        task.who_has.remove(worker)
+
+
+def drop_copies(state: ClusterState, task: TaskState, out: Outbox) -> None:
+    """All holders shall forget the value."""
+    for worker in task.who_has:
+        del worker.has_what[task]
+        worker.nbytes -= task.nbytes
+        state.total_nbytes -= task.nbytes
+        if task.options is not None and task.options.actor:
+            worker.actors.pop(task, None)
+        out.drop(task, worker)
+    task.who_has = NO_WORKERS

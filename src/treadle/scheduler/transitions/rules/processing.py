@@ -1,0 +1,33 @@
+"""Rules that bring a ready task to a worker, or to where it waits for one."""
+
+from __future__ import annotations
+
+from treadle.scheduler.transitions.outbox import Outbox
+from treadle.scheduler.transitions.placement import assign, choose_worker, is_restricted, is_rootish
+from treadle.scheduler.transitions.records import NO_WORKER, QUEUED, WAITING, TaskState
+from treadle.scheduler.transitions.rules.common import move
+from treadle.scheduler.transitions.state import ClusterState
+
+
+def to_processing(state: ClusterState, task: TaskState, out: Outbox) -> None:
+    """A waiting task whose dependencies are all in memory goes on: to a worker, the queue, or no-worker."""
+    if task.state != WAITING or task.waiting_on > 0:
+        # A dependency was lost again between the recommendation and now.
+        return
+    if not state.running:
+        to_no_worker(state, task, out)
+    elif not is_restricted(task) and not task.actor and is_rootish(state, task):
+        move(state, task, QUEUED, out)
+        state.queue.push(task)
+    else:
+        worker = choose_worker(state, task)
+        if worker is None:
+            to_no_worker(state, task, out)
+        else:
+            assign(state, task, worker, out)
+
+
+def to_no_worker(state: ClusterState, task: TaskState, out: Outbox) -> None:
+    """No worker may run it now."""
+    move(state, task, NO_WORKER, out)
+    state.unrunnable[task] = state.now

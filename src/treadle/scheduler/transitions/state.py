@@ -1,0 +1,116 @@
+"""What the scheduler knows: indices and totals of the cluster. Data only; rules change it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from treadle.scheduler.transitions.queue import TaskQueue
+from treadle.scheduler.transitions.records import (
+    ClientState,
+    FunctionState,
+    TaskGroup,
+    TaskPrefix,
+    TaskState,
+    WorkerState,
+)
+from treadle.scheduler.transitions.story import Story
+
+#: Keeps tasks alive that no client wants: see the message FireAndForget.
+FIRE_AND_FORGET = "fire-and-forget"
+
+
+class Limits:
+    """What the core goes by; see the config keys of the same names. Seconds and bytes."""
+
+    def __init__(
+        self,
+        *,
+        allowed_failures: int = 3,
+        bandwidth_bytes_per_s: float = 100e6,
+        default_data_size_bytes: int = 1024,
+        no_workers_timeout_s: float | None = None,
+        work_stealing: bool = True,
+        worker_saturation: float = 1.1,
+        prefetch_time_s: float = 0.01,
+        prefetch_limit: int = 500,
+        unknown_task_duration_s: float = 0.5,
+        default_task_durations_s: dict[str, float] | None = None,
+        validate: bool = False,
+    ) -> None:
+        self.allowed_failures: int = allowed_failures
+        self.bandwidth_bytes_per_s: float = bandwidth_bytes_per_s
+        self.default_data_size_bytes: int = default_data_size_bytes
+        self.no_workers_timeout_s: float | None = no_workers_timeout_s
+        self.work_stealing: bool = work_stealing
+        self.worker_saturation: float = worker_saturation
+        self.prefetch_time_s: float = prefetch_time_s
+        self.prefetch_limit: int = prefetch_limit
+        self.unknown_task_duration_s: float = unknown_task_duration_s
+        self.default_task_durations_s: dict[str, float] = dict(default_task_durations_s or {})
+        self.validate: bool = validate
+
+
+class ClusterState:
+    """The one consistent view that all clients share."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits: Limits = limits
+        self.now: float = 0.0
+        #: Name of the event being handled, for the story.
+        self.cause: str = ""
+        self.tasks: dict[Any, TaskState] = {}
+        self.by_id: dict[int, TaskState] = {}
+        self.functions: dict[int, FunctionState] = {}
+        self.groups: dict[str, TaskGroup] = {}
+        self.prefixes: dict[str, TaskPrefix] = {}
+        self.queue: TaskQueue = TaskQueue()
+        #: Tasks in state NO_WORKER and since when, oldest first.
+        self.unrunnable: dict[TaskState, float] = {}
+
+        #: By address; and by number, name and host.
+        self.workers: dict[str, WorkerState] = {}
+        self.by_number: dict[int, WorkerState] = {}
+        self.by_name: dict[str, WorkerState] = {}
+        self.by_host: dict[str, dict[WorkerState, None]] = {}
+        #: resource -> workers that have some.
+        self.by_resource: dict[str, dict[WorkerState, None]] = {}
+        #: Workers that take new tasks.
+        self.running: dict[WorkerState, None] = {}
+        #: Running workers with a thread to spare.
+        self.idle: dict[WorkerState, None] = {}
+        #: Running workers with more work than their threads and prefetch ask for.
+        self.saturated: dict[WorkerState, None] = {}
+        #: Running workers that may be sent queued tasks.
+        self.roomy: dict[WorkerState, None] = {}
+        self.touched: list[WorkerState] = []
+
+        self.clients: dict[str, ClientState] = {}
+        self.clients_by_number: dict[int, ClientState] = {}
+        #: Not among ``clients``: nobody is told anything on its behalf.
+        self.fire_and_forget: ClientState = ClientState(0, FIRE_AND_FORGET, {})
+
+        #: Threads of all workers; tasks ever submitted, finished and erred; bytes in memory, copies counted.
+        self.total_nthreads: int = 0
+        self.total_submitted: int = 0
+        self.total_finished: int = 0
+        self.total_erred: int = 0
+        self.total_nbytes: int = 0
+        self.generation: float = 0.0
+        #: Number of tasks in each state, by state number; forgotten ones are counted on.
+        self.counts: list[int] = [0, 0, 0, 0, 0, 0, 0, 0]
+
+        self.story: Story = Story()
+        #: Recommendations: what is still to do in this turn, in order.
+        self.todo_tasks: list[TaskState] = []
+        self.todo_finish: list[int] = []
+
+    def recommend(self, task: TaskState, finish: int) -> None:
+        """``task`` should come to the state ``finish``; the rule looks again whether that is still so."""
+        self.todo_tasks.append(task)
+        self.todo_finish.append(finish)
+
+    def touch(self, worker: WorkerState) -> None:
+        """Its load has changed."""
+        if not worker.touched:
+            worker.touched = True
+            self.touched.append(worker)

@@ -1,0 +1,46 @@
+"""A bounded log of transitions, for people: what happened to a task, and when."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from treadle.scheduler.transitions.records import STATE_NAMES
+
+
+class Story:
+    """A ring of the last ``length`` transitions. Writing one allocates nothing."""
+
+    def __init__(self, length: int = 20_000) -> None:
+        self.length: int = length
+        self.position: int = 0
+        #: Transitions written since the beginning.
+        self.count: int = 0
+        self._keys: list[Any] = [None] * length
+        self._moves: list[int] = [0] * length
+        self._times: list[float] = [0.0] * length
+        self._causes: list[str] = [""] * length
+
+    def note(self, key: Any, start: int, finish: int, cause: str, now: float) -> None:
+        at = self.position
+        self._keys[at] = key
+        self._moves[at] = start * 8 + finish
+        self._times[at] = now
+        self._causes[at] = cause
+        at += 1
+        self.position = at if at < self.length else 0
+        self.count += 1
+
+    def of(self, keys: list[Any]) -> list[tuple[Any, str, str, str, float]]:
+        """(key, start, finish, cause, time) of the transitions of these keys that are still known, oldest first.
+
+        ``cause`` is the name of the event that set it off; time is in seconds as the scheduler was told.
+        """
+        wanted = set(keys)
+        found: list[tuple[Any, str, str, str, float]] = []
+        known = min(self.count, self.length)
+        for back in range(known, 0, -1):
+            at = (self.position - back) % self.length
+            if self._keys[at] in wanted:
+                start, finish = divmod(self._moves[at], 8)
+                found.append((self._keys[at], STATE_NAMES[start], STATE_NAMES[finish], self._causes[at], self._times[at]))
+        return found

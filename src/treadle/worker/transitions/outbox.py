@@ -1,0 +1,210 @@
+"""All outputs of one turn of the worker's core: instructions for the shell and messages for the scheduler. No I/O."""
+
+from __future__ import annotations
+
+from treadle.messages.base import Message
+from treadle.messages.local import Execute, Fetch
+from treadle.messages.worker_scheduler import (
+    ReplicasAdded,
+    ReplicasDropped,
+    ReplicasMissing,
+    TaskErred,
+    TasksErred,
+    TasksFinished,
+    TasksRescheduled,
+    TasksSeceded,
+    TasksStarted,
+    TasksTakenBack,
+    WorkerStatus,
+)
+
+
+class WorkerOutbox:
+    """To be performed in this order: ``drop``, ``store``, send ``messages()``, ``execute``, ``take_back``, ``fetch``.
+
+    Drop comes before store because a key may come back under another id in the same turn; execute before take back
+    because a task may come and be dropped in the same turn.
+    """
+
+    __slots__ = (
+        "_erred",
+        "_finished_attempts",
+        "_finished_ids",
+        "_finished_nbytes",
+        "_finished_starts",
+        "_finished_stops",
+        "_finished_types",
+        "_given_back",
+        "_given_back_attempts",
+        "_kept",
+        "_missing",
+        "_missing_holders",
+        "_replicas_added",
+        "_replicas_dropped",
+        "_rescheduled",
+        "_rescheduled_attempts",
+        "_seceded",
+        "_seceded_attempts",
+        "_started",
+        "_started_attempts",
+        "_type_index",
+        "_type_names",
+        "closed_peers",
+        "drop",
+        "execute",
+        "fetch",
+        "paused",
+        "resumed",
+        "store",
+        "take_back",
+        "wake_at",
+    )
+
+    def __init__(self) -> None:
+        #: Keys whose values are to be freed.
+        self.drop: list[object] = []
+        #: Values to keep: id -> (key, value). What fails is answered by ``StoreFailed``.
+        self.store: dict[int, tuple[object, object]] = {}
+        #: Ids to take back from the executor. Answered by ``TakeBackDone`` before any other event.
+        self.take_back: list[int] = []
+        self.execute: list[Execute] = []
+        self.fetch: list[Fetch] = []
+        #: Addresses of workers that left: their connections are of no use.
+        self.closed_peers: list[str] = []
+        #: When to send a ``Tick``; 0: not needed.
+        self.wake_at: float = 0.0
+        #: The worker was paused, or resumed, in this turn.
+        self.paused: bool = False
+        self.resumed: bool = False
+
+        self._finished_ids: list[int] = []
+        self._finished_attempts: list[int] = []
+        self._finished_nbytes: list[int] = []
+        self._finished_types: list[int] = []
+        self._finished_starts: list[float] = []
+        self._finished_stops: list[float] = []
+        self._type_index: dict[str, int] = {}
+        self._type_names: list[str] = []
+        self._erred: list[TaskErred] = []
+        self._rescheduled: list[int] = []
+        self._rescheduled_attempts: list[int] = []
+        self._started: list[int] = []
+        self._started_attempts: list[int] = []
+        self._seceded: list[int] = []
+        self._seceded_attempts: list[int] = []
+        self._given_back: list[int] = []
+        self._given_back_attempts: list[int] = []
+        self._kept: list[int] = []
+        self._replicas_added: dict[int, None] = {}
+        self._replicas_dropped: list[int] = []
+        self._missing: list[int] = []
+        self._missing_holders: list[int] = []
+
+    # ------------------------------------------------------------------------------------------ reports
+
+    def finished(self, id: int, attempt: int, nbytes: int, type_name: str, start: float, stop: float) -> None:
+        index = self._type_index.get(type_name, -1)
+        if index < 0:
+            index = len(self._type_names)
+            self._type_index[type_name] = index
+            self._type_names.append(type_name)
+        self._finished_ids.append(id)
+        self._finished_attempts.append(attempt)
+        self._finished_nbytes.append(nbytes)
+        self._finished_types.append(index)
+        self._finished_starts.append(start)
+        self._finished_stops.append(stop)
+
+    def erred(self, row: TaskErred) -> None:
+        self._erred.append(row)
+
+    def rescheduled(self, id: int, attempt: int) -> None:
+        self._rescheduled.append(id)
+        self._rescheduled_attempts.append(attempt)
+
+    def started(self, id: int, attempt: int) -> None:
+        self._started.append(id)
+        self._started_attempts.append(attempt)
+
+    def seceded(self, id: int, attempt: int) -> None:
+        self._seceded.append(id)
+        self._seceded_attempts.append(attempt)
+
+    def given_back(self, id: int, attempt: int) -> None:
+        self._given_back.append(id)
+        self._given_back_attempts.append(attempt)
+
+    def kept(self, id: int) -> None:
+        self._kept.append(id)
+
+    def replica_added(self, id: int) -> None:
+        self._replicas_added[id] = None
+
+    def replica_dropped(self, id: int) -> None:
+        self._replicas_dropped.append(id)
+
+    def missing(self, id: int, holder: int) -> None:
+        self._missing.append(id)
+        self._missing_holders.append(holder)
+
+    # -------------------------------------------------------------------------------------- second thoughts
+
+    def unstore(self, id: int) -> bool:
+        """The value came and goes in the same turn: keep it not, and say not that it was added.
+
+        Whether it was to be stored in this turn.
+        """
+        if self.store.pop(id, None) is None:
+            return False
+        self._replicas_added.pop(id, None)
+        return True
+
+    def withdraw_finished(self, id: int) -> tuple[int, float, float] | None:
+        """Take back the report that a task finished: its attempt, start and stop. None: there is no such report.
+
+        Called between ``handle`` and ``messages`` for results that the store refused.
+        """
+        if id not in self._finished_ids:
+            return None
+        at = self._finished_ids.index(id)
+        del self._finished_ids[at]
+        del self._finished_nbytes[at]
+        del self._finished_types[at]
+        return self._finished_attempts.pop(at), self._finished_starts.pop(at), self._finished_stops.pop(at)
+
+    # ------------------------------------------------------------------------------------------ messages
+
+    def messages(self) -> list[Message]:
+        """What the scheduler is told, in an order that reads well: started, then how it ended."""
+        messages: list[Message] = []
+        if self.paused or self.resumed:
+            messages.append(WorkerStatus("paused" if self.paused else "running"))
+        if self._started:
+            messages.append(TasksStarted(self._started, self._started_attempts))
+        if self._seceded:
+            messages.append(TasksSeceded(self._seceded, self._seceded_attempts))
+        if self._replicas_added:
+            messages.append(ReplicasAdded(list(self._replicas_added)))
+        if self._finished_ids:
+            messages.append(
+                TasksFinished(
+                    self._finished_ids,
+                    self._finished_attempts,
+                    self._finished_nbytes,
+                    self._finished_types,
+                    self._type_names,
+                    self._finished_starts,
+                    self._finished_stops,
+                )
+            )
+        if self._erred:
+            messages.append(TasksErred(self._erred))
+        if self._rescheduled:
+            messages.append(TasksRescheduled(self._rescheduled, self._rescheduled_attempts))
+        if self._replicas_dropped:
+            messages.append(ReplicasDropped(self._replicas_dropped))
+        if self._missing:
+            messages.append(ReplicasMissing(self._missing, self._missing_holders))
+        if self._given_back or self._kept:
+            messages.append(TasksTakenBack(self._given_back, self._given_back_attempts, self._kept))
+        return messages

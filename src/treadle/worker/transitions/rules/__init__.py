@@ -1,0 +1,1 @@
+"""What brings a task to each of its states, one subject a file."""

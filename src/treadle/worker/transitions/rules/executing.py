@@ -1,0 +1,89 @@
+"""Rules for what the executor says: started, seceded, failed, not ready, given back. No I/O, no clock."""
+
+from __future__ import annotations
+
+from treadle.messages.local import ExecutionFailed, TakeBackDone
+from treadle.worker.transitions.outbox import WorkerOutbox
+from treadle.worker.transitions.records import NO_ATTEMPT, WAITING, WorkerTask
+from treadle.worker.transitions.rules.fetch import settle
+from treadle.worker.transitions.rules.ready import leave_executor, to_long_running, to_ready, to_started
+from treadle.worker.transitions.rules.released import to_error, to_given_back, to_rescheduled
+from treadle.worker.transitions.state import LocalState, move
+
+
+def execution_failed(state: LocalState, failed: ExecutionFailed, out: WorkerOutbox) -> None:
+    task = state.tasks.get(failed.id)
+    if task is None:
+        return
+    leave_executor(state, task, out)
+    if task.attempt == NO_ATTEMPT:
+        settle(state, task, out)
+        return
+    to_error(state, task, failed.error, failed.start, failed.stop, out)
+
+
+def execution_rescheduled(state: LocalState, id: int, out: WorkerOutbox) -> None:
+    task = state.tasks.get(id)
+    if task is None:
+        return
+    leave_executor(state, task, out)
+    if task.attempt == NO_ATTEMPT:
+        settle(state, task, out)
+        return
+    to_rescheduled(state, task, out)
+
+
+def execution_unready(state: LocalState, id: int, out: WorkerOutbox) -> None:
+    """A value it needs was dropped before it started: the task was dropped with it, or comes again, or waits for the value."""
+    task = state.tasks.get(id)
+    if task is None:
+        return
+    leave_executor(state, task, out)
+    if task.attempt == NO_ATTEMPT:
+        settle(state, task, out)
+        return
+    _again(state, task, out)
+
+
+def executions_started(state: LocalState, ids: list[int], out: WorkerOutbox) -> None:
+    for id in ids:
+        task = state.tasks.get(id)
+        if task is not None and task.in_executor:
+            to_started(state, task, out)
+
+
+def executions_seceded(state: LocalState, ids: list[int], out: WorkerOutbox) -> None:
+    for id in ids:
+        task = state.tasks.get(id)
+        if task is not None and task.in_executor:
+            to_long_running(state, task, out)
+
+
+def take_back_done(state: LocalState, done: TakeBackDone, out: WorkerOutbox) -> None:
+    for id in done.taken:
+        task = state.tasks[id]
+        leave_executor(state, task, out)
+        asked = task.asked_back
+        task.asked_back = NO_ATTEMPT
+        if asked != NO_ATTEMPT and asked == task.attempt:
+            to_given_back(state, task, out)
+            continue
+        if asked != NO_ATTEMPT:
+            out.kept(id)
+        if task.attempt == NO_ATTEMPT:
+            settle(state, task, out)
+        else:
+            # Dropped, and assigned again before the executor had answered.
+            _again(state, task, out)
+    for id in done.kept:
+        kept = state.tasks.get(id)
+        if kept is not None and kept.asked_back != NO_ATTEMPT:
+            kept.asked_back = NO_ATTEMPT
+            out.kept(id)
+
+
+def _again(state: LocalState, task: WorkerTask, out: WorkerOutbox) -> None:
+    if task.waiting_on:
+        move(state, task, WAITING)
+    else:
+        to_ready(state, task, out)

@@ -6,6 +6,7 @@ from typing import Any
 
 from treadle.exceptions import PeerProtocolError
 from treadle.messages.base import TaskOptions
+from treadle.scheduler.transitions.desires import alias, want
 from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.records import (
     FORGOTTEN,
@@ -18,7 +19,6 @@ from treadle.scheduler.transitions.records import (
     TaskPrefix,
     TaskState,
 )
-from treadle.scheduler.transitions.desires import alias, want
 from treadle.scheduler.transitions.state import ClusterState
 from treadle.utils.keys import group_of, key_from_wire, prefix_of
 

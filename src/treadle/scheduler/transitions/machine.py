@@ -42,6 +42,7 @@ from treadle.scheduler.transitions import desires, graph, membership, reports
 from treadle.scheduler.transitions.invariants import validate
 from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.placement import fill, is_restricted
+from treadle.scheduler.transitions.rebalancing import balance
 from treadle.scheduler.transitions.records import (
     ERRED,
     FORGOTTEN,
@@ -53,7 +54,6 @@ from treadle.scheduler.transitions.records import (
     TaskState,
     WorkerState,
 )
-from treadle.scheduler.transitions.rebalancing import balance
 from treadle.scheduler.transitions.rules.erred import own_error, to_erred
 from treadle.scheduler.transitions.rules.forgotten import to_forgotten
 from treadle.scheduler.transitions.rules.processing import to_processing

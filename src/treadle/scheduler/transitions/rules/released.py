@@ -33,9 +33,8 @@ def to_released(state: ClusterState, task: TaskState, out: Outbox) -> None:
             task.blame = task
             state.recommend(task, ERRED)
             return
-    elif start != RELEASED and start != ERRED and is_needed(task):
-        return
-    elif start == ERRED and is_needed(task) and task.error is not None:
+    elif start != RELEASED and is_needed(task) and (start != ERRED or task.error is not None):
+        # Still wanted; an error that was struck out is to be tried again all the same.
         return
     if start != RELEASED:
         move(state, task, RELEASED, out)

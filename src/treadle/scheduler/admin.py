@@ -1,0 +1,189 @@
+"""What administrators ask for: functions run on servers, restarts. Collects the answers of many into one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from treadle.messages.base import FunctionRan, RunFunction, TaskError
+from treadle.messages.client_scheduler import ClientRefused, ClientReply, RanOn, Restart, RunOn
+from treadle.messages.nanny import NannyRun, RestartWorker
+from treadle.messages.scheduler_local import Forget
+from treadle.messages.worker_scheduler import CloseWorker, WorkerRun
+from treadle.scheduler.queries import find_worker
+from treadle.scheduler.sessions import Sessions
+from treadle.scheduler.transitions.machine import Transitions
+from treadle.scheduler.transitions.records import WorkerState
+from treadle.serialize.run import run_function
+
+logger = logging.getLogger(__name__)
+
+#: What clients are told of their keys when everything is restarted.
+RESTART_REASON = "scheduler-restart"
+
+
+class Nannies:
+    """The supervisors that have registered, by the id that their workers name."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[str, int] = {}
+        self.names: dict[str, str] = {}
+
+    def add(self, id: str, name: str, number: int) -> None:
+        self.numbers[id] = number
+        self.names[id] = name
+
+    def remove(self, number: int) -> None:
+        for id, known in list(self.numbers.items()):
+            if known == number:
+                del self.numbers[id]
+                del self.names[id]
+
+
+class Admin:
+    """Requests that several parties answer. ``tell`` hands local events to the core; ``scheduler`` is what users' functions get."""
+
+    def __init__(self, core: Transitions, sessions: Sessions, nannies: Nannies, tell: Callable[[Any], None], scheduler: Any) -> None:
+        self._core = core
+        self._sessions = sessions
+        self._nannies = nannies
+        self._tell = tell
+        self._scheduler = scheduler
+        self._next_request = 1
+        #: Requests under way, by the number that the asked party answers with; and which session was asked.
+        self._waiting: dict[int, tuple[int, asyncio.Future[Any]]] = {}
+
+    # -------------------------------------------------------------------------------- requests to one party
+
+    def _ask(self, number: int, make: Callable[[int], Any]) -> asyncio.Future[Any]:
+        """Send ``make(request)`` to that session; the future has its answer, or ConnectionError when it goes away first."""
+        request = self._next_request
+        self._next_request += 1
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting[request] = (number, future)
+        self._sessions.send(number, [make(request)], [])
+        return future
+
+    def answered(self, request: int, answer: Any) -> None:
+        _number, future = self._waiting.pop(request, (0, None))
+        if future is not None and not future.done():
+            future.set_result(answer)
+
+    def lost(self, number: int) -> None:
+        """That session is gone, and answers no more."""
+        for request, (asked, future) in list(self._waiting.items()):
+            if asked == number:
+                del self._waiting[request]
+                if not future.done():
+                    future.set_exception(ConnectionError("the party went away before it answered"))
+
+    # ------------------------------------------------------------------------------------ functions to run
+
+    async def run_on(self, client: int, order: RunOn) -> None:
+        """Run a client's function where it says, and send the client all results."""
+        try:
+            targets = self._targets(order)
+        except ValueError as error:
+            self._sessions.send(client, [ClientRefused(order.request, "ValueError", str(error))], [])
+            return
+        if order.where == "scheduler":
+            results = [(str(self._scheduler.address), await self._run_here(order))]
+        else:
+            kind = WorkerRun if order.where == "workers" else NannyRun
+
+            def make(request: int) -> Any:
+                return kind(request, order.payload, order.wait)
+
+            if not order.wait:
+                for number, _name in targets:
+                    self._sessions.send(number, [make(0)], [])
+                results = []
+            else:
+                futures = [self._ask(number, make) for number, _name in targets]
+                answers = await asyncio.gather(*futures, return_exceptions=True)
+                results = [(name, _ran(answer, name)) for (_number, name), answer in zip(targets, answers, strict=True)]
+        self._sessions.send(client, [RanOn(order.request, results)], [])
+
+    def _targets(self, order: RunOn) -> list[tuple[int, str]]:
+        """(session, name) of those who are to run it. Raises ValueError for a worker that is not there."""
+        if order.where == "scheduler":
+            return []
+        if order.where not in ("workers", "nannies"):
+            raise ValueError(f"functions run on workers, nannies or the scheduler, not on {order.where!r}")
+        workers: list[WorkerState] = []
+        if order.workers is None:
+            workers = list(self._core.workers.values())
+        else:
+            for name in order.workers:
+                worker = find_worker(self._core, name)
+                if worker is None:
+                    known = ", ".join(self._core.workers) or "none at all"
+                    raise ValueError(f"there is no worker {name!r}; there are {known}")
+                workers.append(worker)
+        if order.where == "workers":
+            return [(worker.number, worker.address) for worker in workers]
+        found = []
+        for worker in workers:
+            number = self._nannies.numbers.get(worker.nanny or "")
+            if number is None:
+                raise ValueError(f"the worker {worker.address} has no nanny to run a function on")
+            found.append((number, worker.address))
+        return found
+
+    async def _run_here(self, order: RunOn) -> FunctionRan:
+        payload, error = await run_function(RunFunction(0, order.payload, order.wait), {"dask_scheduler": self._scheduler})
+        return FunctionRan(0, payload, error)
+
+    # -------------------------------------------------------------------------------------------- restart
+
+    async def restart(self, client: int, order: Restart) -> None:
+        """Forget all tasks, end all workers; those with a nanny come back."""
+        self._tell(Forget(RESTART_REASON))
+        workers = list(self._core.workers.values())
+        replaced = {worker.nanny for worker in workers if worker.nanny is not None and worker.nanny in self._nannies.numbers}
+        old = {worker.number for worker in workers}
+        asked = [
+            self._ask(self._nannies.numbers[nanny], lambda request: RestartWorker(request, order.timeout_s))
+            for nanny in replaced
+        ]
+        for worker in workers:
+            if worker.nanny not in replaced:
+                self.close_worker(worker.number, "restart")
+        try:
+            async with asyncio.timeout(order.timeout_s):
+                answers = await asyncio.gather(*asked, return_exceptions=True)
+                failed = [str(answer) for answer in answers if isinstance(answer, BaseException)]
+                failed += [answer.error for answer in answers if not isinstance(answer, BaseException) and answer.error]
+                if failed:
+                    raise TimeoutError(f"{len(failed)} of {len(workers)} workers did not restart: {failed[0]}")
+                while order.wait_for_workers and not self._returned(replaced, old):
+                    await asyncio.sleep(0.02)
+        except TimeoutError as error:
+            back = sum(worker.number not in old for worker in self._core.workers.values())
+            text = str(error) or f"{back} of {len(replaced)} workers came back within {order.timeout_s:g} s"
+            self._sessions.send(client, [ClientRefused(order.request, "TimeoutError", text)], [])
+            return
+        self._sessions.send(client, [ClientReply(order.request, None)], [])
+
+    def _returned(self, nannies: set[str], old: set[int]) -> bool:
+        """Whether each of these nannies has a new worker, and the old ones are gone."""
+        workers = self._core.workers.values()
+        if any(worker.number in old for worker in workers):
+            return False
+        return nannies <= {worker.nanny for worker in workers if worker.nanny is not None}
+
+    def close_worker(self, number: int, reason: str) -> None:
+        """Tell a worker to stop; its end is not held against its tasks."""
+        session = self._sessions.by_number.get(number)
+        if session is not None:
+            session.leaving = True
+            self._sessions.send(number, [CloseWorker(reason)], [])
+
+
+def _ran(answer: Any, name: str) -> FunctionRan:
+    """What a party answered, or what became of it."""
+    if isinstance(answer, FunctionRan):
+        return FunctionRan(0, answer.payload, answer.error)
+    return FunctionRan(0, b"", TaskError(b"", b"", f"CommClosedError: {name}: {answer}", ""))

@@ -1,0 +1,430 @@
+"""The scheduler's shell: decode -> handle -> send. It owns the streams and the clock, and no task state."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import uuid
+from collections.abc import Generator, Sequence
+from typing import Any
+
+from treadle import config
+from treadle.comm.addressing import address_from_user_args
+from treadle.comm.interface import Comm, Listener
+from treadle.comm.registry import listen
+from treadle.comm.security import Secret, Security, ensure_secret_file, find_secret
+from treadle.exceptions import AuthenticationError, PeerProtocolError
+from treadle.messages.client_scheduler import ClientRefused, ClientReply, Query, Restart, RunOn, SchedulerClosing, Shutdown
+from treadle.messages.nanny import CloseNanny, NannyHeartbeat, NannyRan, NannyWelcome, RegisterNanny, WorkerDied, WorkerRestarted
+from treadle.messages.scheduler_local import ConnectionLost, Tick
+from treadle.messages.worker_scheduler import CloseWorker, WorkerRan
+from treadle.scheduler import queries
+from treadle.scheduler.admin import Admin, Nannies
+from treadle.scheduler.sessions import Arrival, Session, Sessions, events_of
+from treadle.scheduler.transitions.machine import Event, Transitions
+from treadle.scheduler.transitions.records import ClientState, TaskState, WorkerState
+from treadle.scheduler.transitions.state import Limits
+from treadle.utils.scheduler_file import SchedulerFile, remove_scheduler_file, write_scheduler_file
+from treadle.utils.status import Status
+
+logger = logging.getLogger(__name__)
+
+_DEFAULT_INTERVAL = "500ms"
+_DEFAULT_SYNCHRONIZE = "60s"
+
+
+def _limits(settings: config.SchedulerSettings, allowed_failures: int | None, validate: bool | None) -> Limits:
+    return Limits(
+        allowed_failures=settings.allowed_failures if allowed_failures is None else int(allowed_failures),
+        bandwidth_bytes_per_s=settings.bandwidth_bytes_per_s,
+        default_data_size_bytes=settings.default_data_size_bytes,
+        no_workers_timeout_s=settings.no_workers_timeout_s,
+        work_stealing=settings.work_stealing,
+        worker_saturation=settings.worker_saturation,
+        prefetch_time_s=settings.prefetch_time_s,
+        prefetch_limit=settings.prefetch_limit,
+        unknown_task_duration_s=settings.unknown_task_duration_s,
+        default_task_durations_s=settings.default_task_durations_s,
+        validate=settings.validate if validate is None else bool(validate),
+    )
+
+
+class Scheduler:
+    """The centre of a cluster. ``await Scheduler(...)`` or ``async with Scheduler(...)`` starts it; ``close`` ends it.
+
+    ``delete_interval``: how often time-outs are looked at. ``worker_ttl``: a worker that was silent for so long is taken for
+    dead. ``idle_timeout``: it closes when nothing was computed for so long. Times are numbers of seconds, ``"5s"`` or timedeltas.
+    Without ``security`` the cluster's secret is looked for as ``treadle.comm.security.find_secret`` says, and made on first use.
+    Raises OSError when the address is in use, NotImplementedError for what is not there yet.
+    """
+
+    def __init__(
+        self,
+        loop: Any = None,
+        delete_interval: Any = _DEFAULT_INTERVAL,
+        synchronize_worker_interval: Any = _DEFAULT_SYNCHRONIZE,
+        services: dict[Any, Any] | None = None,
+        service_kwargs: dict[Any, Any] | None = None,
+        allowed_failures: int | None = None,
+        extensions: Any = None,
+        validate: bool | None = None,
+        scheduler_file: str | os.PathLike[str] | None = None,
+        security: Security | dict[str, Any] | None = None,
+        worker_ttl: Any = None,
+        idle_timeout: Any = None,
+        interface: str | None = None,
+        host: str | None = None,
+        port: int = 0,
+        protocol: str | None = None,
+        dashboard_address: str | None = None,
+        dashboard: bool | None = None,
+        http_prefix: str | None = "/",
+        preload: Any = None,
+        preload_argv: Sequence[str] = (),
+        plugins: Sequence[Any] = (),
+        **kwargs: Any,
+    ) -> None:
+        if kwargs:
+            raise TypeError(f"Scheduler has no option {', '.join(sorted(kwargs))}")
+        _refuse(
+            {
+                "services": bool(services),
+                "service_kwargs": bool(service_kwargs),
+                "extensions": bool(extensions),
+                "dashboard_address": dashboard_address is not None,
+                "dashboard": bool(dashboard),
+                "http_prefix": http_prefix not in ("/", "", None),
+                "preload": bool(preload),
+                "preload_argv": bool(preload_argv),
+                "plugins": bool(plugins),
+                # Workers report each change as it happens, so there is no state to synchronize now and then.
+                "synchronize_worker_interval": synchronize_worker_interval not in (_DEFAULT_SYNCHRONIZE, None),
+            }
+        )
+        settings = config.scheduler_settings()
+        self._wanted_loop = loop
+        self._address = address_from_user_args(host, port, interface, protocol, default_host="127.0.0.1")
+        self._interval_s = config.seconds(delete_interval)
+        self._worker_ttl_s = settings.worker_ttl_s if worker_ttl is None else config.seconds(worker_ttl)
+        self._idle_timeout_s = settings.idle_timeout_s if idle_timeout is None else config.seconds(idle_timeout)
+        self._scheduler_file = scheduler_file
+        self.security = Security(**security) if isinstance(security, dict) else security
+        self._secret: Secret | None = None
+        self.id = f"Scheduler-{uuid.uuid4()}"
+        self.status = Status.created
+        self.transitions = Transitions(_limits(settings, allowed_failures, validate), self.id)
+        self.listeners: list[Listener] = []
+        self._session_id = secrets.token_bytes(16)
+        self._nannies = Nannies()
+        self._background: set[asyncio.Task[Any]] = set()
+        self._finished: asyncio.Event | None = None
+        self._sessions: Sessions
+        self._admin: Admin
+        self._loop: asyncio.AbstractEventLoop
+        self.started = 0.0
+
+    # ------------------------------------------------------------------------------------- what it knows
+
+    @property
+    def tasks(self) -> dict[Any, TaskState]:
+        return self.transitions.tasks
+
+    @property
+    def unrunnable(self) -> dict[TaskState, float]:
+        return self.transitions.unrunnable
+
+    @property
+    def workers(self) -> dict[str, WorkerState]:
+        return self.transitions.workers
+
+    @property
+    def idle(self) -> dict[str, WorkerState]:
+        return self.transitions.idle
+
+    @property
+    def saturated(self) -> dict[str, WorkerState]:
+        return self.transitions.saturated
+
+    @property
+    def running(self) -> dict[str, WorkerState]:
+        return self.transitions.running
+
+    @property
+    def clients(self) -> dict[str, ClientState]:
+        return self.transitions.clients
+
+    @property
+    def task_duration(self) -> dict[str, float]:
+        return self.transitions.task_duration
+
+    def story(self, *keys: Any) -> list[tuple[Any, str, str, str, float]]:
+        return self.transitions.story(*keys)
+
+    def validate(self) -> None:
+        self.transitions.validate()
+
+    def statistics(self) -> dict[str, Any]:
+        return self.transitions.statistics()
+
+    @property
+    def total_nthreads(self) -> int:
+        return self.transitions.state.total_nthreads
+
+    @property
+    def host_info(self) -> dict[str, dict[str, Any]]:
+        """host -> its workers' addresses and the number of their threads."""
+        return {
+            host: {"addresses": [worker.address for worker in workers], "nthreads": sum(worker.nthreads for worker in workers)}
+            for host, workers in self.transitions.state.by_host.items()
+        }
+
+    @property
+    def services(self) -> dict[str, Any]:
+        """Other servers that run beside it: none yet."""
+        return {}
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        return self._loop
+
+    @property
+    def client_comms(self) -> dict[str, Comm]:
+        return {client.id: self._sessions.by_number[client.number].comm for client in self.clients.values()}
+
+    @property
+    def stream_comms(self) -> dict[str, Comm]:
+        return {worker.address: self._sessions.by_number[worker.number].comm for worker in self.workers.values()}
+
+    @property
+    def address(self) -> str:
+        """Where others connect to. Raises ValueError before it was started."""
+        if not self.listeners:
+            raise ValueError("the scheduler has no address before it is started: await it")
+        return self.listeners[0].contact_address
+
+    def __repr__(self) -> str:
+        where = self.listeners[0].contact_address if self.listeners else "not started"
+        return f"<Scheduler {where!r}, workers: {len(self.workers)}, threads: {self.total_nthreads}, tasks: {len(self.tasks)}>"
+
+    # -------------------------------------------------------------------------------------------- its life
+
+    def __await__(self) -> Generator[Any, None, Scheduler]:
+        return self.start().__await__()
+
+    async def __aenter__(self) -> Scheduler:
+        return await self.start()
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    async def start(self) -> Scheduler:
+        """Listen, write the scheduler file. Idempotent."""
+        if self.status is not Status.created:
+            return self
+        self.status = Status.starting
+        loop = self._loop = asyncio.get_running_loop()
+        wanted = getattr(self._wanted_loop, "asyncio_loop", self._wanted_loop)
+        if wanted is not None and wanted is not loop:
+            self.status = Status.failed
+            raise RuntimeError("the scheduler was given another loop than the one it is started on; leave out loop=")
+        self._finished = asyncio.Event()
+        self._sessions = Sessions(loop, self._on_turn)
+        self._admin = Admin(self.transitions, self._sessions, self._nannies, self._tell, self)
+        try:
+            self._secret = self._find_secret()
+            self.listeners.append(
+                await listen(
+                    self._address, self._sessions.accept, session=self._session_id, secret=self._secret.value, refused=self._refused
+                )
+            )
+            if self._scheduler_file is not None:
+                secret = self._secret.value.decode()
+                write_scheduler_file(self._scheduler_file, SchedulerFile(self.address, self.id, secret))
+        except BaseException:
+            self.status = Status.failed
+            for listener in self.listeners:
+                await listener.stop()
+            raise
+        self.started = loop.time()
+        self.status = Status.running
+        self._spawn(self._keep_house())
+        logger.info("Scheduler started at %s; secret from %s", self.address, self._secret.source)
+        return self
+
+    def _find_secret(self) -> Secret:
+        settings = config.secret_settings()
+        try:
+            return find_secret(self.security, settings)
+        except AuthenticationError:
+            return ensure_secret_file(settings.file)
+
+    def _refused(self, line: str) -> None:
+        logger.warning("%s", line)
+
+    async def close(self, reason: str = "scheduler closed") -> None:
+        """Tell everybody, then stop. Idempotent; returns when it is done."""
+        if self.status in (Status.closing, Status.closed):
+            if self._finished is not None:
+                await self._finished.wait()
+            return
+        if self.status is not Status.running:
+            self.status = Status.closed
+            return
+        self.status = Status.closing
+        if self._scheduler_file is not None:
+            remove_scheduler_file(self._scheduler_file, self.id)
+        for listener in self.listeners:
+            await listener.stop()
+        for worker in self.workers.values():
+            self._sessions.send(worker.number, [CloseWorker(reason)], [])
+        for number in self._nannies.numbers.values():
+            self._sessions.send(number, [CloseNanny(reason)], [])
+        for client in self.clients.values():
+            self._sessions.send(client.number, [SchedulerClosing(reason)], [])
+        current = asyncio.current_task()
+        for task in list(self._background):
+            if task is not current:
+                task.cancel()
+        await self._sessions.close(list(self._sessions.by_number))
+        self.status = Status.closed
+        assert self._finished is not None
+        self._finished.set()
+
+    async def finished(self) -> None:
+        """Wait until it is closed."""
+        if self._finished is None:
+            raise RuntimeError("the scheduler was not started")
+        await self._finished.wait()
+
+    def _spawn(self, coroutine: Any) -> None:
+        task: asyncio.Task[Any] = self._loop.create_task(coroutine)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    # ------------------------------------------------------------------------------------------- one turn
+
+    def _on_turn(self, arrivals: list[Arrival]) -> None:
+        """All that arrived in one turn of the loop: the core first hears what came before a question, then the question is answered."""
+        if self.status not in (Status.running, Status.closing):
+            return
+        events: list[Event] = []
+        for arrival in arrivals:
+            session = arrival.session
+            if session.number not in self._sessions.by_number:
+                continue
+            if arrival.body is None:
+                self._ended(session, arrival.error, events)
+                continue
+            try:
+                fresh = events_of(arrival)
+            except PeerProtocolError as error:
+                logger.warning("dropping %s: %s", session.comm.peer_address, error)
+                session.comm.abort()
+                continue
+            for event in fresh:
+                if type(event.message) in _FOR_THE_SHELL:
+                    self._handle(events)
+                    events = []
+                    self._shell(session, event.message)
+                else:
+                    events.append(event)
+        self._handle(events)
+
+    def _ended(self, session: Session, error: Exception | None, events: list[Event]) -> None:
+        self._sessions.forget(session.number)
+        self._nannies.remove(session.number)
+        self._admin.lost(session.number)
+        if error is not None and not session.leaving:
+            logger.info("lost %s: %s", session.comm.peer_address, error)
+        events.append(Event(session.number, ConnectionLost(blame=not session.leaving)))
+
+    def _tell(self, message: Any) -> None:
+        """A local event for the core."""
+        self._handle([Event(0, message)])
+
+    def _handle(self, events: list[Event]) -> None:
+        if not events:
+            return
+        try:
+            turned = self.transitions.handle(events, self._loop.time())
+        except Exception:
+            # Our bug: the view may contradict itself, so nothing that follows from it can be trusted.
+            logger.critical("the scheduler's core failed and the scheduler stops", exc_info=True)
+            self._spawn(self.close("the scheduler failed"))
+            return
+        for number, messages, frames in turned.sends:
+            self._sessions.send(number, messages, frames)
+        for number, reason in turned.closes:
+            session = self._sessions.by_number.get(number)
+            if session is not None:
+                logger.info("closing %s: %s", session.comm.peer_address, reason)
+                self._spawn(self._sessions.close([number]))
+
+    def _shell(self, session: Session, message: Any) -> None:
+        """What is no business of the core."""
+        kind = type(message)
+        number = session.number
+        if kind is Query:
+            self._sessions.send(number, [self._answer(message)], [])
+        elif kind is RunOn:
+            self._spawn(self._admin.run_on(number, message))
+        elif kind is WorkerRan or kind is NannyRan:
+            self._admin.answered(message.request, message)
+        elif kind is Restart:
+            self._spawn(self._admin.restart(number, message))
+        elif kind is Shutdown:
+            self._spawn(self.close("a client shut the cluster down"))
+        elif kind is RegisterNanny:
+            self._nannies.add(message.id, message.name, number)
+            self._sessions.send(number, [NannyWelcome(number, self.id)], [])
+        elif kind is WorkerRestarted:
+            self._admin.answered(message.request, message)
+        elif kind is WorkerDied:
+            logger.warning("the worker process %d ended with exit code %d: %s", message.pid, message.exitcode, message.stderr.strip()[-500:])
+
+    def _answer(self, query: Query) -> Any:
+        try:
+            value = queries.answer(self.transitions, query.subject, query.options)
+        except (ValueError, TypeError) as error:
+            return ClientRefused(query.request, type(error).__name__, str(error))
+        if query.subject == "scheduler_info":
+            value.update(address=self.address, started=self.started, services={})
+        return ClientReply(query.request, value)
+
+    # ---------------------------------------------------------------------------------------- housekeeping
+
+    async def _keep_house(self) -> None:
+        """Time-outs: tasks without workers, silent workers, an idle cluster."""
+        active_at = self._loop.time()
+        seen = -1
+        while self.status is Status.running:
+            await asyncio.sleep(self._interval_s)
+            now = self._loop.time()
+            self._tell(Tick())
+            if self._worker_ttl_s is not None:
+                for worker in self.workers.values():
+                    session = self._sessions.by_number.get(worker.number)
+                    if session is not None and now - session.last_heard_s > self._worker_ttl_s:
+                        logger.warning("%s was silent for %.0f s and is taken for dead", worker.address, now - session.last_heard_s)
+                        session.comm.abort()
+            statistics = self.transitions.statistics()
+            counts = statistics["tasks"]
+            busy = counts["waiting"] + counts["queued"] + counts["processing"] > 0
+            if busy or statistics["transitions"] != seen:
+                seen = statistics["transitions"]
+                active_at = now
+            elif self._idle_timeout_s is not None and now - active_at > self._idle_timeout_s:
+                logger.info("nothing was computed for %.0f s: the scheduler closes", now - active_at)
+                self._spawn(self.close("idle timeout"))
+                return
+
+
+_FOR_THE_SHELL = frozenset([Query, RunOn, Restart, Shutdown, WorkerRan, NannyRan, RegisterNanny, WorkerRestarted, WorkerDied, NannyHeartbeat])
+
+
+def _refuse(asked: dict[str, bool]) -> None:
+    names = [name for name, given in asked.items() if given]
+    if names:
+        raise NotImplementedError(f"treadle's Scheduler does not offer {', '.join(names)} yet; leave it out")

@@ -1,0 +1,119 @@
+"""The streams of clients, workers and nannies: a number for each, their frames in, their frames out. No task state."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from treadle.comm.interface import Buffer, Comm, Role
+from treadle.exceptions import PeerProtocolError
+from treadle.messages.client_scheduler import SubmitTasks
+from treadle.messages.codec import (
+    Decoder,
+    decode_client_to_scheduler,
+    decode_nanny_to_scheduler,
+    decode_worker_to_scheduler,
+    encode,
+)
+from treadle.scheduler.transitions.machine import Event
+from treadle.utils.turn import Turn
+
+logger = logging.getLogger(__name__)
+
+_DECODERS: dict[Role, Decoder[Any]] = {
+    Role.CLIENT: decode_client_to_scheduler,
+    Role.WORKER: decode_worker_to_scheduler,
+    Role.NANNY: decode_nanny_to_scheduler,
+}
+
+
+class Session:
+    """One stream. ``number`` is never used again."""
+
+    def __init__(self, number: int, comm: Comm, decoder: Decoder[Any]) -> None:
+        self.number = number
+        self.role = comm.peer.role
+        self.comm = comm
+        self.decode = decoder
+        #: Set when the stream was closed on purpose: its end is no loss.
+        self.leaving = False
+        self.last_heard_s = 0.0
+
+
+class Arrival:
+    """What came in: a frame, or the end of the stream (body None)."""
+
+    __slots__ = ("body", "buffers", "error", "session")
+
+    def __init__(self, session: Session, body: Buffer | None, buffers: list[Buffer], error: Exception | None = None) -> None:
+        self.session = session
+        self.body = body
+        self.buffers = buffers
+        self.error = error
+
+
+class Sessions:
+    """All streams of a scheduler. ``on_turn`` gets what arrived in one turn of the loop, in order of arrival."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, on_turn: Callable[[list[Arrival]], None]) -> None:
+        self._loop = loop
+        self._turn: Turn[Arrival] = Turn(loop, on_turn)
+        self._next_number = 1
+        self.by_number: dict[int, Session] = {}
+
+    def accept(self, comm: Comm) -> None:
+        """A party that has authenticated itself; its role says which messages it may send."""
+        decoder = _DECODERS.get(comm.peer.role)
+        if decoder is None:
+            logger.warning("%s wants to exchange data with the scheduler, which has none; closing", comm.peer_address)
+            comm.start(lambda body, buffers: None, lambda error: None)
+            comm.abort()
+            return
+        session = Session(self._next_number, comm, decoder)
+        self._next_number += 1
+        self.by_number[session.number] = session
+        session.last_heard_s = self._loop.time()
+
+        def on_frame(body: Buffer, buffers: list[Buffer]) -> None:
+            session.last_heard_s = self._loop.time()
+            self._turn.add(Arrival(session, body, buffers))
+
+        def on_closed(error: Exception | None) -> None:
+            self._turn.add(Arrival(session, None, [], error))
+
+        comm.start(on_frame, on_closed)
+
+    def send(self, number: int, messages: list[Any], frames: list[Any]) -> None:
+        """One frame for one party; dropped when it is gone."""
+        session = self.by_number.get(number)
+        if session is not None:
+            session.comm.send(encode(messages), frames)
+
+    def forget(self, number: int) -> Session | None:
+        return self.by_number.pop(number, None)
+
+    async def close(self, numbers: list[int]) -> None:
+        """Send what is queued, then close these."""
+        sessions = [session for number in numbers if (session := self.by_number.get(number)) is not None]
+        for session in sessions:
+            session.leaving = True
+        await asyncio.gather(*(session.comm.close() for session in sessions), return_exceptions=True)
+
+
+def events_of(arrival: Arrival) -> list[Event]:
+    """The messages of one frame, each with the buffers that are its own. Raises PeerProtocolError."""
+    assert arrival.body is not None
+    number = arrival.session.number
+    buffers = arrival.buffers
+    events: list[Event] = []
+    for message in arrival.session.decode(arrival.body):
+        frames: list[Any] = []
+        if buffers and type(message) is SubmitTasks and message.buffers:
+            count = sum(count for _row, count in message.buffers)
+            frames, buffers = buffers[:count], buffers[count:]
+        events.append(Event(number, message, frames))
+    if buffers:
+        raise PeerProtocolError(f"{len(buffers)} buffers came that no message speaks of")
+    return events

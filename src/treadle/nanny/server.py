@@ -16,7 +16,7 @@ import cloudpickle
 import dask.config
 from dask.utils import parse_timedelta
 
-from treadle import config
+from treadle import config as settings
 from treadle.comm.addressing import normalize_address
 from treadle.comm.interface import Buffer, Comm, Introduction, Role
 from treadle.comm.registry import connect
@@ -86,11 +86,11 @@ class Nanny:
         if more_worker_kwargs.get("port"):
             raise NotImplementedError("a nanny listens at no port; worker_port= is the worker's")
         more_worker_kwargs.pop("port", None)
-        method = dask.config.get("distributed.worker.multiprocessing-method")
+        method = settings.get("distributed.worker.multiprocessing-method")
         if method != "spawn":
             raise NotImplementedError(f"distributed.worker.multiprocessing-method is {method!r}; a nanny starts processes by 'spawn' only")
         if scheduler_ip is None and scheduler_file is None:
-            scheduler_ip = dask.config.get("scheduler-address", None)
+            scheduler_ip = settings.get("scheduler-address")
             if scheduler_ip is None:
                 raise ValueError("where is the scheduler? Give its address, scheduler_file=, or DASK_SCHEDULER_ADDRESS")
         self._scheduler_ip, self._scheduler_port, self._scheduler_file = scheduler_ip, scheduler_port, scheduler_file
@@ -210,7 +210,7 @@ class Nanny:
 
     async def _connect(self) -> None:
         """Find the scheduler and its secret, register. Raises TimeoutError, OSError, AuthenticationError."""
-        timeout_s = self.death_timeout if self.death_timeout is not None else config.comm_settings().connect_timeout_s
+        timeout_s = self.death_timeout if self.death_timeout is not None else settings.comm_settings().connect_timeout_s
         file_secret = None
         if self._scheduler_file is not None:
             content = await wait_for_scheduler_file(self._scheduler_file, timeout_s)
@@ -219,7 +219,7 @@ class Nanny:
             assert self._scheduler_ip is not None
             address = self._scheduler_ip if self._scheduler_port is None else f"{self._scheduler_ip}:{self._scheduler_port}"
         self.scheduler_address = normalize_address(address)
-        self._secret = find_secret(self._security, config.secret_settings(), file_secret)
+        self._secret = find_secret(self._security, settings.secret_settings(), file_secret)
         self._welcome = asyncio.get_running_loop().create_future()
         introduction = Introduction(Role.NANNY, secrets.token_bytes(16))
         self._comm = await connect(self.scheduler_address, introduction, secret=self._secret.value, timeout_s=timeout_s)
@@ -246,8 +246,8 @@ class Nanny:
 
     async def _make_process(self) -> WorkerProcess:
         environment = child_environment(
-            dask.config.get("distributed.nanny.pre-spawn-environ", {}) or {},
-            {**(dask.config.get("distributed.nanny.environ", {}) or {}), **self.env},
+            settings.get("distributed.nanny.pre-spawn-environ") or {},
+            {**(settings.get("distributed.nanny.environ") or {}), **self.env},
         )
         directory = await asyncio.to_thread(make_directory, self.local_directory)
         return WorkerProcess(self._start_record(directory), environment=environment, directory=directory)
@@ -327,7 +327,7 @@ class Nanny:
             self._send(NannyRan(request=order.request, payload=payload, error=error))
 
     async def _heartbeats(self) -> None:
-        period_s = config.worker_settings().heartbeat_s
+        period_s = settings.worker_settings().heartbeat_s
         while True:
             await asyncio.sleep(period_s)
             self._send(NannyHeartbeat(metrics={"alive": int(self.is_alive()), "pid": self.pid or 0}))

@@ -1,0 +1,1 @@
+"""Clusters: a scheduler and workers, started and stopped together."""

@@ -1,0 +1,258 @@
+"""``SpecCluster``: a scheduler and workers made from specifications, all objects on the cluster's own event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import copy
+import logging
+import weakref
+from collections.abc import Iterable, Mapping
+from importlib import import_module
+from typing import Any
+
+from treadle.comm.security import Security
+from treadle.deploy.cluster import Cluster
+from treadle.utils.status import Status
+
+logger = logging.getLogger(__name__)
+
+#: ``{"cls": class or dotted name, "options": keyword arguments}``
+Spec = Mapping[str, Any]
+
+
+class SpecCluster(Cluster):
+    """A cluster of what ``scheduler`` and ``workers`` (by name) specify; ``worker`` is the specification of those that ``scale`` adds.
+
+    ``cls`` of a worker is called with the scheduler's address, ``name=`` and the options; it is awaited to start, and has
+    ``close``, ``finished`` and ``status``.
+    """
+
+    def __init__(
+        self,
+        workers: Mapping[Any, Spec] | None = None,
+        scheduler: Spec | None = None,
+        worker: Spec | None = None,
+        *,
+        asynchronous: bool = False,
+        loop: Any = None,
+        security: Security | None = None,
+        silence_logs: int | str | None = None,
+        name: str | None = None,
+    ) -> None:
+        self.scheduler_spec: dict[str, Any] = dict(scheduler or {"cls": "treadle.scheduler.server.Scheduler", "options": {}})
+        self.worker_spec: dict[Any, Spec] = copy.copy(dict(workers or {}))
+        self.new_spec = worker
+        self.scheduler: Any = None
+        #: The workers (or their nannies) that run, by name. Follows ``worker_spec``, see ``_follow_spec``.
+        self.workers: dict[Any, Any] = {}
+        self._next_name = 0
+        self._reconciling: asyncio.Lock | None = None
+        self._watches: set[asyncio.Task[None]] = set()
+        self._unsilence = _silence(silence_logs)
+        super().__init__(name=name, asynchronous=asynchronous, loop=loop, security=security)
+        if not asynchronous:
+            try:
+                self._loop_runner.sync(self._ensure_started)
+            except BaseException:
+                self._loop_runner.stop()
+                raise
+
+    # ------------------------------------------------------------------------------------------ start and close
+
+    async def _start(self) -> None:
+        self._reconciling = asyncio.Lock()
+        scheduler_class = _resolve(self.scheduler_spec["cls"])
+        self.scheduler = scheduler_class(**self.scheduler_spec.get("options", {}))
+        await self.scheduler
+        await self._follow_spec()
+
+    async def _close(self, timeout_s: float) -> None:
+        for watch in self._watches:
+            watch.cancel()
+        workers, self.workers = list(self.workers.values()), {}
+        try:
+            outcomes = await asyncio.gather(*(_close_worker(worker, timeout_s) for worker in workers), return_exceptions=True)
+            for outcome in outcomes:
+                if isinstance(outcome, Exception):
+                    logger.warning("A worker of %s could not be closed in good order: %s", self.name, outcome)
+            if self.scheduler is not None:
+                await self.scheduler.close()
+        finally:
+            self._unsilence()
+
+    # ------------------------------------------------------------------------------------------ scaling
+
+    @property
+    def plan(self) -> set[Any]:
+        """Names of the workers that there shall be."""
+        return set(self.worker_spec)
+
+    @property
+    def requested(self) -> set[Any]:
+        """Names of the workers that were started."""
+        return set(self.workers)
+
+    def scale(self, n: int) -> Any:
+        """Have ``n`` workers: starts or stops some. Returns at once; ``wait_for_workers`` waits. An awaitable waits by itself."""
+        if n < 0:
+            raise ValueError(f"a cluster cannot have {n} workers")
+        return self._respec(self._scale_spec, n)
+
+    def scale_up(self, n: int) -> Any:
+        """Have at least ``n`` workers."""
+        return self._respec(self._scale_spec, max(n, len(self.worker_spec)))
+
+    def scale_down(self, workers: Iterable[Any]) -> Any:
+        """Stop the workers of these names."""
+        return self._respec(self._drop_from_spec, list(workers))
+
+    def _respec(self, change: Any, argument: Any) -> Any:
+        if self.status not in (Status.starting, Status.running):
+            raise RuntimeError(f"this cluster cannot be scaled: it is {self.status.value}")
+        if self.asynchronous:
+            change(argument)
+            return _Scaling(asyncio.ensure_future(self._follow_spec_or_log()))
+
+        async def change_and_follow() -> None:
+            change(argument)
+            task = asyncio.ensure_future(self._follow_spec_or_log())
+            self._watches.add(task)
+            task.add_done_callback(self._watches.discard)
+
+        self._loop_runner.sync(change_and_follow)
+        return None
+
+    def _scale_spec(self, n: int) -> None:
+        while len(self.worker_spec) > n:
+            # The youngest first, and those that do not even run before all others.
+            idle = [name for name in self.worker_spec if name not in self.workers]
+            del self.worker_spec[idle[-1] if idle else next(reversed(self.worker_spec))]
+        while len(self.worker_spec) < n:
+            self.worker_spec.update(self.new_worker_spec())
+
+    def _drop_from_spec(self, names: list[Any]) -> None:
+        for name in names:
+            self.worker_spec.pop(name, None)
+
+    def new_worker_spec(self) -> dict[Any, Spec]:
+        """The specification of one more worker, by its name."""
+        if self.new_spec is None:
+            raise ValueError("this cluster was made without worker=, the specification of workers to add; it cannot grow")
+        while self._next_name in self.worker_spec or self._next_name in self.workers:
+            self._next_name += 1
+        name, self._next_name = self._next_name, self._next_name + 1
+        return {name: self.new_spec}
+
+    async def _follow_spec_or_log(self) -> None:
+        try:
+            await self._follow_spec()
+        except Exception as error:
+            logger.error("%s could not be scaled: %s", self.name, error)
+            raise
+
+    async def _follow_spec(self) -> None:
+        """Stop the workers that are not in ``worker_spec`` any more, start those that are missing, all at the same time.
+
+        Raises what kept one from starting; that one is out of ``worker_spec`` then.
+        """
+        assert self._reconciling is not None
+        async with self._reconciling:
+            surplus = [self.workers.pop(name) for name in list(self.workers) if name not in self.worker_spec]
+            missing = {name: spec for name, spec in self.worker_spec.items() if name not in self.workers}
+            starting = {name: self._make_worker(name, spec) for name, spec in missing.items()}
+            self.workers.update(starting)
+            outcomes = await asyncio.gather(
+                *(_start_worker(worker) for worker in starting.values()),
+                *(_close_worker(worker, 10.0) for worker in surplus),
+                return_exceptions=True,
+            )
+        failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        for (name, worker), outcome in zip(starting.items(), outcomes, strict=False):
+            if isinstance(outcome, BaseException):
+                self._gone(name, worker)
+            else:
+                watch = asyncio.ensure_future(_watch(weakref.ref(self), name, worker))
+                self._watches.add(watch)
+                watch.add_done_callback(self._watches.discard)
+        if failures:
+            raise failures[0]
+
+    def _make_worker(self, name: Any, spec: Spec) -> Any:
+        options = {"name": name, "security": self.security, **spec.get("options", {})}
+        return _resolve(spec["cls"])(self.scheduler_address, **options)
+
+    def _gone(self, name: Any, worker: Any) -> None:
+        if self.workers.get(name) is worker:
+            del self.workers[name]
+            self.worker_spec.pop(name, None)
+
+    # ------------------------------------------------------------------------------------------ what it is
+
+    @property
+    def scheduler_address(self) -> str:
+        address = getattr(self.scheduler, "address", None) if self.scheduler is not None else None
+        return address or ""
+
+    @property
+    def scheduler_info(self) -> dict[str, Any]:
+        if self.scheduler is None:
+            return {"type": "Scheduler", "workers": {}}
+        info: dict[str, Any] = self.scheduler.identity()
+        return info
+
+    def _n_workers(self) -> int:
+        return 0 if self.scheduler is None else len(self.scheduler.workers)
+
+    def __repr__(self) -> str:
+        address = self.scheduler_address or "no scheduler"
+        return f"<{type(self).__name__} {self.name!r}: {address}, workers: {len(self.workers)}, status: {self.status.value}>"
+
+
+class _Scaling:
+    """What an asynchronous ``scale`` returns: goes on by itself, and may be awaited."""
+
+    def __init__(self, task: asyncio.Task[None]) -> None:
+        self._task = task
+        task.add_done_callback(lambda task: task.cancelled() or task.exception())  # nobody has to look
+
+    def __await__(self) -> Any:
+        return asyncio.shield(self._task).__await__()
+
+
+def _resolve(cls: Any) -> Any:
+    """A class, or the one of that dotted name. Raises ImportError, AttributeError."""
+    if isinstance(cls, str):
+        module, _, name = cls.rpartition(".")
+        return getattr(import_module(module), name)
+    return cls
+
+
+async def _watch(cluster: weakref.ref[SpecCluster], name: Any, worker: Any) -> None:
+    """A worker that closes by itself (the scheduler retired it, or its scheduler is gone) is not asked for any more.
+
+    Does not keep the cluster alive: one that nobody closes shall be noticed when nobody has it any more.
+    """
+    await worker.finished()
+    if (alive := cluster()) is not None:
+        alive._gone(name, worker)
+
+
+async def _start_worker(worker: Any) -> None:
+    await worker
+
+
+async def _close_worker(worker: Any, timeout_s: float) -> None:
+    await worker.close(timeout=timeout_s)
+
+
+def _silence(level: int | str | None) -> Any:
+    """Let the servers in this process log from ``level`` on only; returns what undoes it."""
+    if not level:
+        return lambda: None
+    log = logging.getLogger("treadle")
+    before = log.level
+    with contextlib.suppress(ValueError):
+        number = logging.getLevelName(level.upper()) if isinstance(level, str) else level
+        log.setLevel(max(number, log.getEffectiveLevel()))
+    return lambda: log.setLevel(before)

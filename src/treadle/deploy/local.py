@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import math
 from typing import Any
 
 from dask.system import CPU_COUNT
 
 from treadle.comm.security import Security
 from treadle.deploy.spec import SpecCluster
+from treadle.utils.cpus import nprocesses_nthreads as nprocesses_nthreads  # where others look for it
 
 _NANNY = "treadle.nanny.server.Nanny"
 _WORKER = "treadle.worker.server.Worker"
@@ -81,12 +81,6 @@ class LocalCluster(SpecCluster):
             silence_logs=silence_logs,
             name=name,
         )
-
-
-def nprocesses_nthreads(n: int = CPU_COUNT) -> tuple[int, int]:
-    """How to have ``n`` threads in processes, each with at most as many threads as there are processes: (processes, threads)."""
-    processes = n if n <= 4 else min(divisor for divisor in range(1, n + 1) if n % divisor == 0 and divisor >= math.sqrt(n))
-    return processes, n // processes
 
 
 def _sizes(n_workers: int | None, threads_per_worker: int | None, processes: bool) -> tuple[int, int]:

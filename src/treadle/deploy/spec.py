@@ -191,15 +191,20 @@ class SpecCluster(Cluster):
 
     @property
     def scheduler_address(self) -> str:
-        address = getattr(self.scheduler, "address", None) if self.scheduler is not None else None
-        return address or ""
+        try:
+            return str(self.scheduler.address) if self.scheduler is not None else ""
+        except ValueError:  # it has none before it is started
+            return ""
 
     @property
     def scheduler_info(self) -> dict[str, Any]:
-        if self.scheduler is None:
+        if self.status is not Status.running:
             return {"type": "Scheduler", "workers": {}}
-        info: dict[str, Any] = self.scheduler.identity()
+        info: dict[str, Any] = self._identity() if self.asynchronous else self._loop_runner.sync(self._identity)
         return info
+
+    def _identity(self) -> Any:
+        return self.scheduler.identity()
 
     def _n_workers(self) -> int:
         return 0 if self.scheduler is None else len(self.scheduler.workers)

@@ -31,6 +31,7 @@ class StartWorker:
     arguments: bytes
     #: Belongs to the process, which removes it in the end; the nanny does so too, in case the process could not.
     directory: str
+    event_loop: str = "asyncio"
     #: To log from this level on to stderr; None leaves logging alone.
     log_level: int | None = None
 

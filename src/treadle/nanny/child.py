@@ -19,10 +19,12 @@ import socket
 import sys
 import threading
 import traceback
+from functools import partial
 from importlib import import_module
 from typing import Any
 
 from treadle.nanny.channel import EXIT_RESTART, StartWorker, StopWorker, WorkerFailed, WorkerStarted, receive, send
+from treadle.utils.event_loop import new_event_loop, run
 
 #: How long a worker may take to close when its nanny is gone, seconds.
 ORPHAN_TIMEOUT_S = 5.0
@@ -41,7 +43,7 @@ def main(descriptor: int) -> None:
     sys.path[:] = start.path
     if start.log_level is not None:
         logging.basicConfig(level=start.log_level, format="%(asctime)s - %(name)s - %(levelname)s - %(message)s")
-    asyncio.run(_run_and_exit(channel, start))
+    run(_run_and_exit(channel, start), partial(new_event_loop, start.event_loop))
 
 
 async def _run_and_exit(channel: socket.socket, start: StartWorker) -> None:

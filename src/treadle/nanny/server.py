@@ -272,6 +272,7 @@ class Nanny:
             worker_class=worker_class,
             arguments=arguments,
             directory=str(directory),
+            event_loop=str(settings.get("distributed.admin.event-loop", "asyncio")),
             # The process logs as this one does, if this one does.
             log_level=logging.getLogger("treadle").getEffectiveLevel() if logging.getLogger().handlers else None,
         )
@@ -314,7 +315,8 @@ class Nanny:
 
     async def _restart_for_scheduler(self, order: RestartWorker) -> None:
         try:
-            await self.restart(timeout=order.timeout_s, reason="scheduler-restart")
+            # A share of the time is for the end of the old process; the new one needs the rest.
+            await self.restart(timeout=min(order.timeout_s / 3, _STOP_TIMEOUT_S), reason="scheduler-restart")
         except Exception as error:
             logger.error("The worker of %s could not be restarted: %s", self.name or self.id, error)
             self._send(WorkerRestarted(request=order.request, error=f"{type(error).__name__}: {error}"))

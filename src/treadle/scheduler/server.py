@@ -159,6 +159,15 @@ class Scheduler:
     def task_duration(self) -> dict[str, float]:
         return self.transitions.task_duration
 
+    def identity(self, n_workers: int = -1) -> dict[str, Any]:
+        """What it says of itself and of its workers (all, or the first ``n_workers``) when it is asked for "scheduler_info"."""
+        info: dict[str, Any] = queries.scheduler_info(self.transitions, {"n_workers": n_workers})
+        info.update(self._own_info())
+        return info
+
+    def _own_info(self) -> dict[str, Any]:
+        return {"address": self.address, "started": self.started, "services": {}}
+
     def story(self, *keys: Any) -> list[tuple[Any, str, str, str, float]]:
         return self.transitions.story(*keys)
 
@@ -382,7 +391,8 @@ class Scheduler:
         elif kind is WorkerRestarted:
             self._admin.answered(message.request, message)
         elif kind is WorkerDied:
-            logger.warning("the worker process %d ended with exit code %d: %s", message.pid, message.exitcode, message.stderr.strip()[-500:])
+            words = message.stderr.strip()[-500:]
+            logger.warning("the worker process %d ended with exit code %d: %s", message.pid, message.exitcode, words)
 
     def _answer(self, query: Query) -> Any:
         try:
@@ -390,7 +400,7 @@ class Scheduler:
         except (ValueError, TypeError) as error:
             return ClientRefused(query.request, type(error).__name__, str(error))
         if query.subject == "scheduler_info":
-            value.update(address=self.address, started=self.started, services={})
+            value.update(self._own_info())
         return ClientReply(query.request, value)
 
     # ---------------------------------------------------------------------------------------- housekeeping
@@ -421,7 +431,9 @@ class Scheduler:
                 return
 
 
-_FOR_THE_SHELL = frozenset([Query, RunOn, Restart, Shutdown, WorkerRan, NannyRan, RegisterNanny, WorkerRestarted, WorkerDied, NannyHeartbeat])
+_FOR_THE_SHELL = frozenset(
+    [Query, RunOn, Restart, Shutdown, WorkerRan, NannyRan, RegisterNanny, WorkerRestarted, WorkerDied, NannyHeartbeat]
+)
 
 
 def _refuse(asked: dict[str, bool]) -> None:

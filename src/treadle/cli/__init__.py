@@ -1,0 +1,1 @@
+"""The commands: dask-scheduler and dask-worker."""

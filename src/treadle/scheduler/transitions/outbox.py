@@ -90,8 +90,7 @@ class WorkerQueue:
         holders: dict[int, Any] = {}
         options: list[tuple[int, TaskOptions]] = []
         buffers: list[tuple[int, int]] = []
-        row = 0
-        for task in tasks:
+        for row, task in enumerate(tasks):
             ids.append(task.id)
             keys.append(task.key)
             attempts.append(task.attempt)
@@ -117,7 +116,6 @@ class WorkerQueue:
             if task.buffers is not None:
                 buffers.append((row, len(task.buffers)))
                 self.frames.extend(task.buffers)
-            row += 1
         return ComputeTasks(
             ids,
             keys,

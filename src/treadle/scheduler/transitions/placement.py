@@ -76,13 +76,33 @@ def _bytes_here(task: TaskState) -> tuple[dict[WorkerState, int], int]:
     for dependency in task.dependencies:
         nbytes = dependency.nbytes
         total += nbytes
-        seen = 0
-        for holder in dependency.who_has:
-            local[holder] = local.get(holder, 0) + nbytes
-            seen += 1
+        for seen, holder in enumerate(dependency.who_has):
             if seen == MOST_HOLDERS:
                 break
+            local[holder] = local.get(holder, 0) + nbytes
     return local, total
+
+
+def _only_holder(task: TaskState) -> WorkerState | None:
+    """The one worker that holds each of the values that ``task`` needs; None when there are more, or none."""
+    found: WorkerState | None = None
+    for dependency in task.dependencies:
+        if len(dependency.who_has) != 1:
+            return None
+        holder = dependency.who_has[0]
+        if found is None:
+            found = holder
+        elif found is not holder:
+            return None
+    return found
+
+
+def _moved_start(state: ClusterState, task: TaskState, worker: WorkerState) -> float:
+    """When ``task`` could start on a worker that holds nothing of what it needs, seconds from now."""
+    nbytes = 0
+    for dependency in task.dependencies:
+        nbytes += dependency.nbytes
+    return worker.occupancy / worker.nthreads + TRANSFER_LATENCY_S + nbytes / state.limits.bandwidth_bytes_per_s
 
 
 def _resource_pressure(task: TaskState, worker: WorkerState) -> float:
@@ -107,11 +127,15 @@ def choose_worker(state: ClusterState, task: TaskState) -> WorkerState | None:
     else:
         if not state.running:
             return None
-        if len(task.dependencies) == 1 and len(task.dependencies[0].who_has) == 1:
-            # The commonest case, without a dict: where the data is, when that worker has nothing else to do.
-            holder = task.dependencies[0].who_has[0]
-            if len(holder.processing) < holder.nthreads and holder in state.running:
+        holder = _only_holder(task)
+        if holder is not None and holder in state.running:
+            # The commonest case, without a dict: where all the data is, unless somebody else would be sooner.
+            if len(holder.processing) < holder.nthreads:
                 return holder
+            other = next_worker(state)
+            if other is None or other is holder:
+                return holder
+            return other if _moved_start(state, task, other) < holder.occupancy / holder.nthreads else holder
         local, total = _bytes_here(task)
         candidates = [worker for worker in local if worker in state.running]
         other = next_worker(state)

@@ -22,6 +22,7 @@ from treadle.worker.transitions.rules.fetch import (
     need,
     prune_holders,
     remote_of,
+    report_missing,
     settle,
     to_fetch,
     to_missing,
@@ -115,11 +116,9 @@ def holders_changed(state: LocalState, holders: list[Holders], out: WorkerOutbox
             continue
         was_missing = task.state == MISSING
         need(state, task, named, task.remote.priority, out)
-        if was_missing and task.state == MISSING and task.remote.tried:
-            # It named only workers that are gone, or this one.
-            for number in task.remote.tried:
-                out.missing(task.id, number)
-            task.remote.tried = []
+        if was_missing and task.state == MISSING:
+            # It named only workers that are gone, or this one; or none, and then there is nothing to say.
+            report_missing(state, task, out)
 
 
 def fetch_replicas(state: LocalState, holders: list[Holders], out: WorkerOutbox) -> None:

@@ -83,9 +83,16 @@ def to_fetch(state: LocalState, task: WorkerTask, out: WorkerOutbox) -> None:
 
 def to_missing(state: LocalState, task: WorkerTask, out: WorkerOutbox) -> None:
     """No known peer has it: say so, and wait for the scheduler's word."""
-    remote = remote_of(task)
     move(state, task, MISSING)
+    report_missing(state, task, out)
+
+
+def report_missing(state: LocalState, task: WorkerTask, out: WorkerOutbox) -> None:
+    remote = remote_of(task)
     for number in remote.tried:
+        if number == state.number:
+            # The scheduler believes that it is here: first strike that off.
+            out.replica_dropped(task.id)
         out.missing(task.id, number)
     remote.tried = []
 

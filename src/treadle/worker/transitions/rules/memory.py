@@ -20,8 +20,11 @@ def to_memory(state: LocalState, task: WorkerTask, value: object, nbytes: int, t
     state.stored_bytes += nbytes
     out.store[task.id] = (task.key, value)
     move(state, task, MEMORY)
-    if task.remote is not None and task.remote.peer == NO_PEER:
-        task.remote = None
+    remote = task.remote
+    if remote is not None:
+        remote.wanted = False
+        if remote.peer == NO_PEER:
+            task.remote = None
     if task.dependents:
         for dependent in task.dependents:
             dependent.waiting_on -= 1

@@ -105,11 +105,16 @@ def drop_keys(state: LocalState, ids: list[int], out: WorkerOutbox) -> None:
         else:
             _drop(state, task, out)
     for task in needed:
+        if task.state != FORGOTTEN and task.attempt != NO_ATTEMPT:
+            _drop(state, task, out)
+    for task in needed:
         if task.state != FORGOTTEN:
             _drop(state, task, out)
 
 
 def _drop(state: LocalState, task: WorkerTask, out: WorkerOutbox) -> None:
+    if task.remote is not None:
+        task.remote.wanted = False
     if task.state == MEMORY:
         if not out.unstore(task.id):
             out.drop.append(task.key)
@@ -118,13 +123,10 @@ def _drop(state: LocalState, task: WorkerTask, out: WorkerOutbox) -> None:
             lose(state, task, out)
             return
         state.stored_bytes -= task.nbytes
-        task.remote = None
         to_cancelled(state, task)
         return
     if task.state == CANCELLED:
         return
-    if task.remote is not None:
-        task.remote.wanted = False
     if task.attempt != NO_ATTEMPT:
         if task.state == READY:
             out.take_back.append(task.id)

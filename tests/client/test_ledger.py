@@ -31,8 +31,6 @@ def env():
 def test_ids_carry_the_clients_number_and_are_never_given_twice(env):
     assert list(env.ledger.new_ids(2)) == [(3 << 32) + 1, (3 << 32) + 2]
     assert list(env.ledger.new_ids(1)) == [(3 << 32) + 3]
-    with pytest.raises(RuntimeError, match="number"):
-        Ledger().new_ids(1)
 
 
 def test_a_key_finishes_and_its_waiter_wakes_once(env):
@@ -144,3 +142,13 @@ def test_all_are_cancelled_when_the_scheduler_goes(env):
     assert wake == [waiter]
     assert {a.status, b.status} == {CANCELLED}
     assert not env.ledger.states
+
+
+def test_ids_given_before_the_number_is_known_are_raised():
+    ledger = Ledger()
+    (id,) = ledger.new_ids(1)
+    state = ledger.add("a", id)
+    assert ledger.set_number(3) == 3 << 32
+    assert state.id == (3 << 32) + 1
+    assert ledger.by_id == {state.id: state}
+    assert list(ledger.new_ids(1)) == [(3 << 32) + 2]

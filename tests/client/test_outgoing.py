@@ -4,20 +4,23 @@ from treadle.client.outgoing import Outgoing
 from treadle.messages.client_scheduler import DefineFunctions, FireAndForget, ReleaseKeys, SubmitTasks
 
 
-def call(out, id, agreed=("",), dependencies=None):
-    out.submit_call(id, f"k{id}", 1, b"payload", dependencies, agreed, SubmitTasks(1, [], [], [], []))
+def call(out, id, agreed=("",)):
+    message = out.joinable(agreed)
+    if message is None:
+        message = SubmitTasks(1, [], [], [], [])
+        out.open(message, agreed)
+    message.ids.append(id)
+    out.grow(7)
 
 
 def test_calls_that_agree_are_one_message():
     out = Outgoing()
     call(out, 1)
-    call(out, 2, dependencies=[1])
+    call(out, 2)
     call(out, 3)
     call(out, 4, agreed=("priority",))
     ((messages, buffers),) = out.take()
     assert [message.ids for message in messages] == [[1, 2, 3], [4]]
-    assert messages[0].dependencies == [[], [1], []]
-    assert messages[1].dependencies is None
     assert buffers == []
     assert len(out) == 0
     assert out.nbytes == 0
@@ -54,3 +57,14 @@ def test_frames_are_cut_and_keep_their_buffers():
     assert [len(messages) for messages, _ in frames] == [1, 1]
     assert frames[0][1] == [big]
     assert frames[1][1] == [b"x"]
+
+
+def test_provisional_ids_are_raised():
+    out = Outgoing()
+    out.add(SubmitTasks(1, [1, 2], ["a", "b"], [1, 0], [b"", b""], dependencies=[[], [1]], wanted=[2]))
+    out.release([3])
+    out.rebase(100)
+    ((messages, _),) = out.take()
+    submit, release = messages
+    assert (submit.ids, submit.functions, submit.dependencies, submit.wanted) == ([101, 102], [101, 0], [[], [101]], [102])
+    assert release.ids == [103]

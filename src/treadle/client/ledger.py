@@ -7,7 +7,7 @@ changes again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from treadle.messages.base import Message, TaskError
@@ -61,7 +61,7 @@ class Waiter:
 
     __slots__ = ("active", "fail_fast", "remaining", "settled", "wake", "woken")
 
-    def __init__(self, wake: Callable[[], None], *, fail_fast: bool = False, collect: bool = False) -> None:
+    def __init__(self, wake: Callable[[], object], *, fail_fast: bool = False, collect: bool = False) -> None:
         self.wake = wake
         self.fail_fast = fail_fast
         #: Keys it is attached to that have not settled.
@@ -114,21 +114,23 @@ class Ledger:
 
     # ------------------------------------------------------------------------------------------ numbers
 
-    def set_number(self, number: int) -> None:
-        """The scheduler's number for this client. Before it no id can be given."""
-        self._base = number << ID_BITS
+    def set_number(self, number: int) -> int:
+        """The scheduler's number for this client. Returns what all ids given before have to be raised by."""
+        base = number << ID_BITS
+        shift = base - self._base
+        self._base = base
+        for state in self.states.values():
+            state.id += shift
+        self.by_id = {state.id: state for state in self.states.values()}
+        return shift
 
     def new_ids(self, count: int) -> range:
-        """Ids never used before."""
-        if not self._base:
-            raise RuntimeError("the scheduler has not given this client its number yet")
+        """Ids never used before. Those given before ``set_number`` are provisional."""
         first = self._base + self._count + 1
         self._count += count
         return range(first, first + count)
 
     def new_function_id(self) -> int:
-        if not self._base:
-            raise RuntimeError("the scheduler has not given this client its number yet")
         self._function_count += 1
         return self._base + self._function_count
 
@@ -140,6 +142,26 @@ class Ledger:
         self.states[key] = state
         self.by_id[id] = state
         return state
+
+    def claim(self, keys: Sequence[Key]) -> tuple[list[KeyState], list[int], range]:
+        """One more reference to each key. Returns their states, the positions of those that are new, and the ids of these."""
+        states = self.states
+        claimed: list[KeyState] = []
+        new: list[int] = []
+        # Not all of these need to be used: ids are plenty.
+        first = id = self.new_ids(len(keys)).start
+        for position, key in enumerate(keys):
+            state = states.get(key)
+            if state is None:
+                state = KeyState(key, id)
+                states[key] = state
+                self.by_id[id] = state
+                new.append(position)
+                id += 1
+            else:
+                state.refcount += 1
+            claimed.append(state)
+        return claimed, new, range(first, id)
 
     def release(self, states: Iterable[KeyState]) -> list[int]:
         """One reference less to each. Returns the ids that nobody refers to any more; their states are dead."""
@@ -182,7 +204,7 @@ class Ledger:
 
         Ids that are not known are those of keys released meanwhile.
         """
-        if isinstance(message, KeysInMemory):
+        if isinstance(message, KeysInMemory):  # most of them are
             self._in_memory(message, wake)
         elif isinstance(message, KeysErred):
             self._erred(message, wake)

@@ -14,6 +14,8 @@ MERGE_ROWS: Final = 2000
 FRAME_BYTES: Final = 16 * 2**20
 #: What a row costs beside its payload: id, key, length bytes.
 ROW_BYTES: Final = 64
+#: Fields of the messages from a client that are lists of ids; 0 is the function of a row that has none.
+_ID_COLUMNS: Final = ("ids", "functions", "wanted")
 
 
 class Outgoing:
@@ -61,38 +63,32 @@ class Outgoing:
         else:
             self.add(ReleaseKeys(ids))
 
-    def submit_call(
-        self,
-        id: int,
-        key: Any,
-        function: int,
-        payload: bytes,
-        dependencies: list[int] | None,
-        agreed: tuple[object, ...],
-        make: SubmitTasks,
-    ) -> None:
-        """One wanted task without out-of-band buffers: joins the last message when ``agreed`` is equal, else ``make`` is sent.
+    def joinable(self, agreed: tuple[object, ...]) -> SubmitTasks | None:
+        """The last message, if it was opened with an equal ``agreed`` and has room for another row."""
+        if self._open is None or self._open != agreed:
+            return None
+        last = self._messages[-1]
+        return last if isinstance(last, SubmitTasks) and len(last.ids) < MERGE_ROWS else None
 
-        ``agreed`` stands for all that the rows of one message share; ``make`` is a message of these with empty columns.
-        """
-        size = ROW_BYTES + len(payload)
-        last = self._messages[-1] if self._open is not None and self._open == agreed else None
-        if not isinstance(last, SubmitTasks) or len(last.ids) >= MERGE_ROWS:
-            last = make
-            self.add(make, (), 0)
-            self._open = agreed
-        last.ids.append(id)
-        last.keys.append(key)
-        last.functions.append(function)
-        last.payloads.append(payload)
-        if dependencies:
-            if last.dependencies is None:
-                last.dependencies = [[] for _ in range(len(last.ids) - 1)]
-            last.dependencies.append(dependencies)
-        elif last.dependencies is not None:
-            last.dependencies.append([])
-        self._sizes[-1] += size
-        self.nbytes += size
+    def open(self, message: SubmitTasks, agreed: tuple[object, ...]) -> None:
+        """A submission that more rows may join; ``agreed`` stands for all that its rows have in common."""
+        self.add(message, (), 0)
+        self._open = agreed
+
+    def grow(self, nbytes: int) -> None:
+        """A row with a payload of that size joined the last message."""
+        self._sizes[-1] += nbytes + ROW_BYTES
+        self.nbytes += nbytes + ROW_BYTES
+
+    def rebase(self, shift: int) -> None:
+        """All ids in it were provisional: raise them."""
+        for message in self._messages:
+            for name in _ID_COLUMNS:
+                ids = getattr(message, name, None)
+                if ids is not None:
+                    setattr(message, name, [id + shift if id else 0 for id in ids])
+            if isinstance(message, SubmitTasks) and message.dependencies is not None:
+                message.dependencies = [[id + shift for id in ids] for ids in message.dependencies]
 
     def take(self) -> list[tuple[list[Message], list[Any]]]:
         """All of it, as frames: messages, and the buffers that ride beside them. Nothing remains."""

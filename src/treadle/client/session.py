@@ -47,21 +47,27 @@ RESTARTED: Final = "scheduler-restart"
 class Session:
     """The connection of one client. Methods are for the loop's thread unless they say otherwise."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, *, session: bytes, on_closed: Callable[[], None]) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, *, session: bytes, on_closed: Callable[[], None], on_rebased: Callable[[int], None]
+    ) -> None:
         self.loop = loop
         self.session = session
         self._tell_closed = on_closed
+        #: Told, under the lock, what provisional ids that it keeps have to be raised by.
+        self._tell_rebased = on_rebased
         #: Guards the ledger, the outgoing messages and the caches of the submitting threads. Reentrant because a finalizer
         #: of the user's may run, and submit, wherever memory is allocated.
         self.lock = threading.RLock()
         self.ledger = Ledger()
         self.outgoing = Outgoing()
         self.comm: Comm | None = None
+        #: The scheduler gave this client its number: ids are final, and it may be told of them.
+        self.welcomed = False
         self.scheduler_id = ""
         #: Addresses of the workers that the scheduler mentioned, by number.
         self.peers: dict[int, str] = {}
-        #: Why nothing can be sent; None while all is well.
-        self.closed_reason: str | None = "the client is not connected"
+        #: Why nothing can be sent any more; None while all is well, also before the connection is made.
+        self.closed_reason: str | None = None
         #: How often the scheduler cancelled everything.
         self.restarts = 0
         #: States that lost a reference. Appended without a lock, because finalizers run anywhere.
@@ -83,18 +89,25 @@ class Session:
     ) -> None:
         """Connect and be welcomed. Raises OSError naming the address, AuthenticationError, VersionError."""
         introduction = Introduction(Role.CLIENT, self.session)
-        self.comm = await connect(address, introduction, secret=secret, timeout_s=timeout_s)
-        self.closed_reason = None
-        self._welcome = self.loop.create_future()
-        self.comm.start(self._receive, self._on_closed)
-        self.comm.send(encode([RegisterClient(id, versions)]))
         try:
+            self.comm = await connect(address, introduction, secret=secret, timeout_s=timeout_s)
+            self._welcome = self.loop.create_future()
+            self.comm.start(self._receive, self._on_closed)
+            self.comm.send(encode([RegisterClient(id, versions)]))
             async with asyncio.timeout(timeout_s):
                 await self._welcome
         except TimeoutError:
-            self.comm.abort()
+            self._give_up(f"the scheduler at {address} did not welcome the client")
             raise OSError(f"the scheduler at {address} did not welcome this client (timeout {timeout_s:g} s)") from None
+        except BaseException as error:
+            self._give_up(f"the client could not connect ({error})")
+            raise
         self._beat(heartbeat_s)
+
+    def _give_up(self, reason: str) -> None:
+        self._end(reason)
+        if self.comm is not None:
+            self.comm.abort()
 
     def _beat(self, interval_s: float) -> None:
         if self.comm is not None and not self.comm.closed:
@@ -237,7 +250,8 @@ class Session:
                 gone = self.ledger.release([self._released.popleft() for _ in range(count)])
                 if gone:
                     self.outgoing.release(gone)
-            out = self.outgoing.take() if len(self.outgoing) else []
+            # Before the welcome the ids are provisional.
+            out = self.outgoing.take() if self.welcomed and len(self.outgoing) else []
         if self.comm is not None:
             for batch, buffers in out:
                 self.comm.send(encode(batch), buffers)
@@ -259,7 +273,10 @@ class Session:
         elif isinstance(message, ClientRefused):
             self._refused(message)
         elif isinstance(message, ClientWelcome):
-            self.ledger.set_number(message.number)
+            shift = self.ledger.set_number(message.number)
+            self.outgoing.rebase(shift)
+            self._tell_rebased(shift)
+            self.welcomed = True
             self.scheduler_id = message.scheduler_id
             if self._welcome is not None and not self._welcome.done():
                 self._welcome.set_result(None)
@@ -290,7 +307,7 @@ class Session:
 
     # ------------------------------------------------------------------------------------------ waiting
 
-    async def settled(self, states: Iterable[KeyState], *, fail_fast: bool = False) -> None:
+    async def settled(self, states: Sequence[KeyState], *, fail_fast: bool = False) -> None:
         """Wait until all of them are settled, or with ``fail_fast`` until one of them is not finished well."""
         done: asyncio.Future[None] = self.loop.create_future()
 

@@ -18,4 +18,4 @@ def factory(name: str) -> Callable[..., Any]:
     try:
         return _factories[name]
     except KeyError:
-        raise LookupError(f"no factory {name!r} is registered; import the top-level package treadle, which registers its features") from None
+        raise LookupError(f"no factory {name!r} is registered; import treadle itself, which registers its features") from None

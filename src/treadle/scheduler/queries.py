@@ -56,6 +56,11 @@ def _keys(tasks: Iterable[TaskState]) -> list[Any]:
     return [task.key for task in tasks]
 
 
+def running_workers(core: Transitions, options: dict[str, Any]) -> Any:
+    """Number, address and threads of those that take new work, for clients that bring data."""
+    return [[worker.number, worker.address, worker.nthreads] for worker in _chosen_workers(core, options) if worker.status == "running"]
+
+
 def nthreads(core: Transitions, options: dict[str, Any]) -> Any:
     return {worker.address: worker.nthreads for worker in _chosen_workers(core, options)}
 
@@ -130,6 +135,7 @@ SUBJECTS: dict[str, Callable[[Transitions, dict[str, Any]], Any]] = {
     "has_what": has_what,
     "processing": processing,
     "nthreads": nthreads,
+    "running_workers": running_workers,
     "nbytes": nbytes,
     "scheduler_info": scheduler_info,
     "key_states": key_states,

@@ -1,0 +1,110 @@
+"""One call -> rows: its payload, what it depends on, and its large arguments as rows of their own. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from dask._task_spec import DataNode, Task, TaskRef, parse_input
+from dask.tokenize import tokenize
+
+from treadle.client.functions import KnownFunction
+from treadle.client.futures import Future
+from treadle.client.keys import LARGE_BYTES, is_plain
+from treadle.serialize.sizes import sizeof
+from treadle.serialize.spec import dumps_call, dumps_node
+from treadle.utils.keys import Key
+
+
+class Constant(NamedTuple):
+    """A large argument: data of its own, pickled once."""
+
+    key: Key
+    payload: bytes
+    buffers: list[Any]
+
+
+class Call(NamedTuple):
+    """A row to be. Without ``references`` the payload is that of the function, else a graph node."""
+
+    payload: bytes
+    buffers: list[Any]
+    futures: list[Future]
+    constants: list[Constant]
+    #: Whether the payload holds the function too.
+    node: bool
+
+
+class Constants:
+    """The large arguments of one submission. The same object is pickled once."""
+
+    def __init__(self) -> None:
+        #: By identity; the values are kept, so that no other object gets the same.
+        self._found: dict[int, tuple[Any, Constant]] = {}
+        #: Futures of those that were sent, so that they stay until all rows that need them were sent.
+        self.held: dict[Key, Future] = {}
+
+    def __contains__(self, value: Any) -> bool:
+        return id(value) in self._found
+
+    def constant(self, value: Any) -> Constant:
+        found = self._found.get(id(value))
+        if found is None:
+            key = f"{type(value).__name__}-{tokenize(value)}"
+            payload, buffers = dumps_node(DataNode(key, value))
+            found = self._found[id(value)] = (value, Constant(key, payload, buffers))
+        return found[1]
+
+
+def prepare(key: Key, known: KnownFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any], constants: Constants) -> Call:
+    """Raises TypeError that names the key when something cannot be pickled."""
+    try:
+        return _prepare(key, known, args, kwargs, constants)
+    except TypeError as error:
+        raise TypeError(f"task {key!r} cannot be sent to the cluster: {error}") from error
+
+
+def _prepare(key: Key, known: KnownFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any], constants: Constants) -> Call:
+    if not kwargs and is_plain(args):
+        return Call(dumps_call(args, {})[0], [], [], [], False)
+    futures: list[Future] = []
+    own: list[Constant] = []
+
+    def place(value: Any) -> Any:
+        """What stands for an argument in the row."""
+        if is_plain(value):
+            return value
+        if value not in constants:
+            count = len(futures)
+            find_futures(value, futures)
+            if len(futures) > count or sizeof(value) <= LARGE_BYTES:
+                return value
+        constant = constants.constant(value)
+        own.append(constant)
+        return TaskRef(constant.key)
+
+    placed = tuple([place(value) for value in args])
+    named = {name: place(value) for name, value in kwargs.items()}
+    if not futures and not own:
+        payload, buffers = dumps_call(placed, named)
+        return Call(payload, buffers, [], [], False)
+    node = Task(key, known, *[parse_input(value) for value in placed], **{name: parse_input(value) for name, value in named.items()})
+    payload, buffers = dumps_node(node)
+    return Call(payload, buffers, futures, own, True)
+
+
+def find_futures(value: Any, found: list[Future]) -> None:
+    """Add the futures in nested lists, tuples, sets and dicts, in order."""
+    if isinstance(value, Future):
+        found.append(value)
+    elif isinstance(value, dict):
+        for item in value.values():
+            find_futures(item, found)
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        for item in value:
+            find_futures(item, found)
+
+
+def check_callable(func: Callable[..., Any]) -> None:
+    if not callable(func):
+        raise TypeError(f"First input must be a callable function, got {type(func).__name__}")

@@ -1,0 +1,268 @@
+"""``gather`` and ``scatter``: values straight from and to the workers that keep them."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from queue import Queue
+from typing import Any, Final
+
+from dask.tokenize import tokenize
+
+from treadle import config
+from treadle.client import current
+from treadle.client.base import ClientBase, optional_seconds
+from treadle.client.fetch import Collected, collect, unpack
+from treadle.client.futures import Future, error_of
+from treadle.client.ledger import KeyState, Waiter
+from treadle.client.options import worker_names
+from treadle.exceptions import TimeoutError
+from treadle.messages.client_scheduler import KeysScattered, Query
+from treadle.messages.worker_worker import PutData
+from treadle.serialize.errors import load_error
+from treadle.serialize.sizes import sizeof, type_name
+from treadle.serialize.values import pack_values
+
+_MISSING: Final = object()
+
+
+class DataMethods(ClientBase):
+    """The part of ``Client`` that moves values."""
+
+    # ------------------------------------------------------------------------------------------ gather
+
+    def gather(self, futures: Any, errors: str = "raise", direct: Any = None, asynchronous: bool | None = None) -> Any:
+        """The results of all futures in nested containers, in containers of the same shape.
+
+        Waits for them. ``errors="raise"``: raises what the first one that fails raised; ``"skip"``: leaves out of the lists what
+        failed. Data always comes straight from the workers: ``direct`` changes nothing. An iterator gives a generator.
+        Raises FutureCancelledError, ValueError for another client's futures.
+        """
+        if errors not in ("raise", "skip"):
+            raise ValueError(f"errors must be 'raise' or 'skip', got {errors!r}")
+        if isinstance(futures, Queue):
+            raise TypeError("Dask no longer supports gathering over Queues. Consider using a normal for loop and Client.submit")
+        if isinstance(futures, Iterator):
+            return (self.gather(future, errors=errors, direct=direct) for future in futures)
+        if asynchronous is None:
+            asynchronous = self.asynchronous
+        if asynchronous:
+            return self._on_own_loop(self._gather_here(futures, errors))
+        states = self._states_in(futures)
+        if not states:
+            return futures
+        with current.waiting():
+            collected = self._runner.sync(collect, self.session, self.pool, states, errors == "raise")
+        return _shaped(futures, _values_of(states, collected, errors), errors)
+
+    async def _gather_here(self, futures: Any, errors: str) -> Any:
+        states = self._states_in(futures)
+        if not states:
+            return futures
+        collected = await collect(self.session, self.pool, states, errors == "raise")
+        return _shaped(futures, _values_of(states, collected, errors), errors)
+
+    def _states_in(self, futures: Any) -> list[KeyState]:
+        """The states of all futures in there, each once, in order."""
+        states: dict[KeyState, None] = {}
+        if type(futures) is list or type(futures) is tuple:
+            for future in futures:
+                if type(future) is Future and future._client is self:
+                    states[future._state] = None  # type: ignore[index]  # bound, so it has one
+                else:
+                    self._add_states(future, states)
+        else:
+            self._add_states(futures, states)
+        return list(states)
+
+    def _add_states(self, value: Any, states: dict[KeyState, None]) -> None:
+        if isinstance(value, Future):
+            if value._client is None:
+                value.bind_client(self)
+            if value._client is not self:
+                raise ValueError(f"Cannot gather Futures created by another client: {value.key!r}")
+            states[value.state] = None
+        elif isinstance(value, Mapping):
+            for item in value.values():
+                self._add_states(item, states)
+        elif isinstance(value, (list, tuple, set, frozenset)):
+            for item in value:
+                self._add_states(item, states)
+
+    def _result(self, future: Future, timeout: Any, asynchronous: bool | None = None) -> Any:
+        """The value of one future, for ``Future.result`` and ``await future``."""
+        state = future.state
+        if asynchronous is None:
+            asynchronous = self.asynchronous
+        if asynchronous:
+            return self._on_own_loop(self._result_here(state, optional_seconds(timeout)))
+        with current.waiting():
+            collected = self._runner.sync(
+                collect, self.session, self.pool, [state], True, callback_timeout=optional_seconds(timeout)
+            )
+        return _values_of([state], collected, "raise")[state]
+
+    async def _result_here(self, state: KeyState, timeout_s: float | None) -> Any:
+        async with asyncio.timeout(timeout_s):
+            collected = await collect(self.session, self.pool, [state], True)
+        return _values_of([state], collected, "raise")[state]
+
+    # ------------------------------------------------------------------------------------------ scatter
+
+    def scatter(
+        self,
+        data: Any,
+        workers: Any = None,
+        broadcast: bool | int = False,
+        direct: Any = None,
+        hash: bool = True,
+        timeout: Any = None,
+        asynchronous: bool | None = None,
+    ) -> Any:
+        """Put values on workers: futures in the shape of ``data`` (a list, tuple, set, dict, range or a single value).
+
+        ``workers``: addresses or names that may be used. ``broadcast``: a copy on each of them, or on that many. ``hash``: the key
+        comes from the value, so the same value is kept once. A dict's keys become the tasks' keys. Data always goes straight to
+        the workers: ``direct`` changes nothing. Raises TimeoutError when no worker came in time.
+        """
+        if isinstance(data, (Iterator, Queue)):
+            raise TypeError("Dask no longer supports mapping over Iterators or Queues. Consider using a normal for loop and Client.submit")
+        timeout_s = config.comm_settings().connect_timeout_s if timeout is None else config.seconds(timeout)
+        names = worker_names(workers)
+        return self.sync(self._scatter, data, names, broadcast, hash, timeout_s, asynchronous=asynchronous)
+
+    async def _scatter(self, data: Any, workers: list[str] | None, broadcast: bool | int, hash: bool, timeout_s: float) -> Any:
+        named, shape = _named_values(data, hash)
+        futures = await self._put(named, workers, broadcast, timeout_s)
+        return shape(futures)
+
+    async def _put(self, named: dict[Any, Any], workers: list[str] | None, broadcast: bool | int, timeout_s: float) -> dict[Any, Future]:
+        """Keep these values on workers; a future of each."""
+        if not named:
+            return {}
+        session = self.session
+        session.check_open()
+        keys = list(named)
+        targets = await self._wait_for_targets(workers, timeout_s)
+        with session.lock:
+            ids = session.ledger.new_ids(len(keys))
+        parts = _shares(len(keys), targets, broadcast)
+        await asyncio.gather(*[self._put_part(address, positions, ids, keys, named) for (_, address, _), positions in parts])
+        takers: list[list[int]] = [[] for _ in keys]
+        for (number, _, _), positions in parts:
+            for position in positions:
+                takers[position].append(number)
+        types, sizes = zip(*[(type_name(named[key]), sizeof(named[key])) for key in keys], strict=True)
+        session.send(KeysScattered(list(ids), keys, takers, list(sizes), list(types)))
+        wake: list[Waiter] = []
+        futures = {}
+        with session.lock:
+            for position, key in enumerate(keys):
+                state = session.ledger.states.get(key)
+                if state is None:
+                    state = session.ledger.add(key, ids[position])
+                    session.ledger.finish(state, takers[position][0], types[position], wake)
+                else:
+                    # The scheduler answers for the new id that the key has another one; nobody refers to the new one.
+                    state.refcount += 1
+                futures[key] = Future(key, self, state)
+        session.wake_up(wake)
+        return futures
+
+    async def _put_part(self, address: str, positions: Sequence[int], ids: range, keys: list[Any], named: Mapping[Any, Any]) -> None:
+        chosen = [ids[position] for position in positions]
+        values = [named[keys[position]] for position in positions]
+        blocks, buffers, failed = pack_values(chosen, values, [sizeof(value) for value in values])
+        if failed:
+            id, error = failed[0]
+            raise TypeError(f"the value of {keys[id - ids.start]!r} cannot be scattered: {error.exception_text}") from load_error(error)
+        await self.pool.put(address, PutData(0, chosen, [keys[position] for position in positions], blocks), buffers)
+
+    async def _wait_for_targets(self, workers: list[str] | None, timeout_s: float) -> list[tuple[int, str, int]]:
+        """Number, address and threads of the running workers that may be used. Raises TimeoutError when there are none in time."""
+        session = self.session
+        deadline = session.loop.time() + timeout_s
+        while True:
+            answer = await session.request(lambda number: Query(number, "running_workers", {"workers": workers}))
+            targets = [(number, address, nthreads) for number, address, nthreads in answer]
+            if targets:
+                session.peers.update({number: address for number, address, _ in targets})
+                return targets
+            if session.loop.time() >= deadline:
+                raise TimeoutError(f"No valid workers found to scatter to in {timeout_s:g} s")
+            await asyncio.sleep(0.05)
+
+
+def _shares(
+    count: int, targets: Sequence[tuple[int, str, int]], broadcast: bool | int
+) -> list[tuple[tuple[int, str, int], list[int]]]:
+    """Which worker takes the values at which positions: in turn, as often as it has threads; or all values for several."""
+    if broadcast:
+        copies = len(targets) if broadcast is True else min(int(broadcast), len(targets))
+        return [(target, list(range(count))) for target in targets[:copies]]
+    turns = [target for target in targets for _ in range(max(1, target[2]))]
+    shares: dict[tuple[int, str, int], list[int]] = {}
+    for position, target in zip(range(count), itertools.cycle(turns), strict=False):
+        shares.setdefault(target, []).append(position)
+    return list(shares.items())
+
+
+def _named_values(data: Any, hash: bool) -> tuple[dict[Any, Any], Callable[[dict[Any, Future]], Any]]:
+    """The values by their keys, and how to shape futures by key as the data was."""
+    if isinstance(data, dict):
+        return dict(data), lambda futures: type(data)((key, futures[key]) for key in data) if type(data) is dict else dict(futures)
+    if isinstance(data, (list, tuple, set, frozenset, range)):
+        items = list(data)
+        keys = [_key_of(item, hash) for item in items]
+        kind: Any = list if isinstance(data, range) else type(data)
+        # A named tuple takes its fields one by one.
+        build = (lambda futures: kind(*futures)) if hasattr(data, "_fields") else kind
+        return dict(zip(keys, items, strict=True)), lambda futures: build([futures[key] for key in keys])
+    key = _key_of(data, hash)
+    return {key: data}, lambda futures: futures[key]
+
+
+def _key_of(value: Any, hash: bool) -> str:
+    return f"{type(value).__name__}-{tokenize(value) if hash else uuid.uuid4().hex}"
+
+
+def _values_of(states: Iterable[KeyState], collected: Collected, errors: str) -> dict[KeyState, Any]:
+    """The values by state, unpickled here. Raises what the first one that failed raised, unless these are skipped."""
+    values = unpack(collected)
+    if errors == "raise":
+        for state in states:
+            if state in values:
+                continue
+            failure = collected.failed.get(state)
+            if failure is not None:
+                raise load_error(failure)
+            error = error_of(state)
+            if error is not None:
+                raise error
+            raise RuntimeError(f"the value of {state.key!r} did not come, and nobody says why; status: {state.status}")
+    return values
+
+
+def _shaped(value: Any, values: Mapping[KeyState, Any], errors: str) -> Any:
+    """Results in the place of futures."""
+    if type(value) is list and all([type(item) is Future for item in value]):
+        if errors == "raise":
+            return [values[future._state] for future in value]
+        return [values[future._state] for future in value if future._state in values]
+    found = _put_in_place(value, values)
+    return None if found is _MISSING else found
+
+
+def _put_in_place(value: Any, values: Mapping[KeyState, Any]) -> Any:
+    """``_MISSING`` for a future that failed and is skipped."""
+    if isinstance(value, Future):
+        return values.get(value.state, _MISSING)
+    if isinstance(value, dict):
+        items = {key: _put_in_place(item, values) for key, item in value.items()}
+        return {key: item for key, item in items.items() if item is not _MISSING}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        found = [item for item in [_put_in_place(item, values) for item in value] if item is not _MISSING]
+        return type(value)(*found) if hasattr(value, "_fields") else type(value)(found)
+    return value

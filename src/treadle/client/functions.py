@@ -1,0 +1,173 @@
+"""Functions that the scheduler was told of: pickled once, sent once, named by id. The caller holds the session's lock."""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable
+from hashlib import blake2b
+from types import BuiltinFunctionType, CodeType, FunctionType
+from typing import Any, Final
+
+from dask.tokenize import tokenize
+
+from treadle.client.keys import function_name
+from treadle.serialize.spec import dumps_function, loads_function
+
+#: Functions known at a time; the one used longest ago is forgotten.
+MOST_FUNCTIONS: Final = 10_000
+
+
+class KnownFunction:
+    """A function as this client sends it. ``id`` is 0 until it is defined, and after it was forgotten."""
+
+    __slots__ = ("__weakref__", "body", "id", "name", "token")
+
+    def __init__(self, name: str, token: str, body: bytes) -> None:
+        self.name = name
+        #: Stands for the function in keys.
+        self.token = token
+        self.body = body
+        self.id = 0
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return loads_function(self.body)(*args, **kwargs)
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[bytes]]:
+        # In a graph node it stands for the function, and is the function where the node is unpickled.
+        return loads_function, (self.body,)
+
+
+class _Remembered:
+    """What was found for a function object, and what that rests on."""
+
+    __slots__ = ("captured", "known", "object")
+
+    def __init__(self, known: KnownFunction, captured: tuple[Any, ...], object: Any) -> None:
+        self.known = known
+        self.captured = captured
+        #: The function itself, or a weak reference to it.
+        self.object = object
+
+
+class Functions:
+    """By identity, and behind that by content."""
+
+    def __init__(self) -> None:
+        self._by_identity: dict[int, _Remembered] = {}
+        self._by_content: OrderedDict[bytes, KnownFunction] = OrderedDict()
+
+    def find(self, function: Callable[..., Any]) -> KnownFunction:
+        """What is known of the function. Raises TypeError with its name when it cannot be pickled."""
+        captured = _captured(function)
+        if captured is None:  # it may change without notice: look at its content every time
+            return self._by_bytes(function)
+        remembered = self._by_identity.get(id(function))
+        if remembered is not None and _same(remembered.captured, captured):
+            return remembered.known
+        known = self._by_bytes(function)
+        reference: Any
+        try:
+            number = id(function)
+            reference = weakref.ref(function, lambda _: self._by_identity.pop(number, None))
+        except TypeError:
+            reference = function
+        if len(self._by_identity) >= 2 * MOST_FUNCTIONS:
+            self._by_identity.clear()
+        self._by_identity[id(function)] = _Remembered(known, captured, reference)
+        return known
+
+    def _by_bytes(self, function: Callable[..., Any]) -> KnownFunction:
+        body = dumps_function(function)
+        content = blake2b(body, digest_size=16).digest()
+        known = self._by_content.get(content)
+        if known is None:
+            known = KnownFunction(function_name(function), tokenize(function), body)
+            self._by_content[content] = known
+        return known
+
+    def used(self, known: KnownFunction) -> list[int]:
+        """It was given an id, or used again. Returns the ids of those that are forgotten for it."""
+        content = blake2b(known.body, digest_size=16).digest()
+        self._by_content[content] = known
+        self._by_content.move_to_end(content)
+        forgotten = []
+        while len(self._by_content) > MOST_FUNCTIONS:
+            _, oldest = self._by_content.popitem(last=False)
+            if oldest.id:
+                forgotten.append(oldest.id)
+                oldest.id = 0
+        return forgotten
+
+    def rebase(self, shift: int) -> None:
+        """All ids were provisional: raise them."""
+        for known in self._by_content.values():
+            if known.id:
+                known.id += shift
+
+
+_IMPORTED: Final = ("__main__", "__mp_main__")
+
+
+def _captured(function: Callable[..., Any]) -> tuple[Any, ...] | None:
+    """The objects that a pickle of the function is made of; None when that cannot be said.
+
+    A function that travels by value takes with it what its closure and its globals hold at that moment: the same function
+    object may be another function a line later.
+    """
+    kind = type(function)
+    if kind is FunctionType:
+        module = sys.modules.get(function.__module__)
+        if "<" not in function.__qualname__ and function.__module__ not in _IMPORTED and module is not None:
+            return ()
+        return _captured_by_value(function)  # type: ignore[arg-type]
+    if kind is BuiltinFunctionType:
+        return () if getattr(function, "__self__", None) is None or isinstance(function.__self__, type(sys)) else None  # type: ignore[attr-defined]
+    if kind is type:
+        return () if function.__module__ not in _IMPORTED and "<" not in function.__qualname__ else None
+    return None
+
+
+def _captured_by_value(function: FunctionType) -> tuple[Any, ...] | None:
+    if function.__kwdefaults__ or function.__dict__:
+        return None
+    values: list[Any] = list(function.__defaults__ or ())
+    for cell in function.__closure__ or ():
+        try:
+            values.append(cell.cell_contents)
+        except ValueError:  # not assigned yet
+            return None
+    for name in _names(function.__code__):
+        if name in function.__globals__:
+            values.append(function.__globals__[name])
+    for value in values:
+        # What can change inside without being another object (a list, an instance) makes the function one that can change.
+        if not isinstance(value, _FIXED):
+            return None
+        # It travels along, with what it refers to itself.
+        if type(value) is FunctionType and value.__module__ in _IMPORTED:
+            return None
+    return (function.__code__, *values)
+
+
+def _names(code: CodeType) -> list[str]:
+    """Names of globals (and of attributes) in a function and in the functions inside it."""
+    names = list(code.co_names)
+    for part in code.co_consts:
+        if isinstance(part, CodeType):
+            names += _names(part)
+    return names
+
+
+#: Types of which an object stays what it is, or travels by reference.
+_FIXED: Final = (int, float, complex, str, bytes, type(None), type(sys), BuiltinFunctionType, FunctionType)
+
+
+def _same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
+    if len(one) != len(other):
+        return False
+    for mine, its in zip(one, other, strict=True):
+        if mine is not its:
+            return False
+    return True

@@ -1,0 +1,88 @@
+"""Names of calls: the same function with the same arguments has the same key, in every process. No I/O."""
+
+from __future__ import annotations
+
+import marshal
+import uuid
+from collections.abc import Callable, Mapping
+from hashlib import blake2b
+from typing import Any, Final
+
+from dask.tokenize import tokenize
+from dask.utils import funcname
+
+from treadle.client.futures import Future
+
+#: A text or bytes longer than this is hashed by ``tokenize``, and travels on its own.
+LARGE_BYTES: Final = 100_000
+
+_NUMBERS: Final = frozenset([int, float, bool, type(None)])
+#: Longer lists and tuples are left to ``tokenize``.
+_MOST_ELEMENTS: Final = 1000
+
+
+def is_plain(value: Any) -> bool:
+    """Whether ``marshal`` writes it the same way everywhere: numbers, None, short text and bytes, tuples and lists of them."""
+    kind = type(value)
+    if kind in _NUMBERS:
+        return True
+    if kind is str or kind is bytes:
+        return len(value) <= LARGE_BYTES
+    if kind is tuple or kind is list:
+        if len(value) > _MOST_ELEMENTS:
+            return False
+        for element in value:
+            if type(element) not in _NUMBERS and not is_plain(element):
+                return False
+        return True
+    return False
+
+
+def signature_of(value: Any) -> Any:
+    """What ``marshal`` can hash in the place of a plain value or a future; raises ValueError for anything else."""
+    kind = type(value)
+    if kind in _NUMBERS:
+        return value
+    if isinstance(value, Future):
+        # No plain value holds an Ellipsis, so no plain value is mistaken for it.
+        return (..., value.key)
+    if kind is tuple:
+        return tuple([signature_of(element) for element in value])
+    if kind is list:
+        return [signature_of(element) for element in value]
+    if is_plain(value):
+        return value
+    raise ValueError(kind)
+
+
+def digest(token: bytes, args: tuple[Any, ...]) -> str:
+    """The token of a call: 32 hexadecimal digits. ``args`` are plain."""
+    # Version 2 of the format knows no references and no interned text, so equal values have equal bytes.
+    return blake2b(token + marshal.dumps(args, 2), digest_size=16).hexdigest()
+
+
+def bound_token(token: str, kwargs: Mapping[str, Any]) -> str:
+    """Stands for a function (``token``) together with keyword arguments."""
+    if not kwargs:
+        return token
+    try:
+        return f"{token}-{digest(b'', tuple([(name, signature_of(kwargs[name])) for name in sorted(kwargs)]))}"
+    except (ValueError, RecursionError):
+        return f"{token}-{tokenize(dict(kwargs))}"
+
+
+def call_key(prefix: str, token: str, args: tuple[Any, ...]) -> str:
+    """The key of a pure call. ``token``: see ``bound_token``."""
+    try:
+        return f"{prefix}-{digest(token.encode(), signature_of(args))}"
+    except (ValueError, RecursionError):
+        return f"{prefix}-{tokenize(token, *args)}"
+
+
+def unique_key(prefix: str) -> str:
+    """The key of an impure call."""
+    return f"{prefix}-{uuid.uuid4().hex}"
+
+
+def function_name(function: Callable[..., Any]) -> str:
+    return str(funcname(function))

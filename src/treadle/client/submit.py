@@ -1,0 +1,381 @@
+"""``submit`` and ``map``: calls of functions, a row each, sent without waiting for anything."""
+
+from __future__ import annotations
+
+import pickle
+import uuid
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from hashlib import blake2b
+from marshal import dumps as marshal_dumps
+from queue import Queue
+from typing import Any, Final
+
+from dask.base import get_annotations
+from dask.core import validate_key
+from dask.utils import format_bytes, parse_bytes
+
+from treadle import config
+from treadle.client.base import ClientBase
+from treadle.client.calls import Call, Constants, check_callable, prepare
+from treadle.client.columns import Columns
+from treadle.client.functions import KnownFunction
+from treadle.client.futures import Future
+from treadle.client.keys import bound_token, call_key, is_plain, unique_key
+from treadle.client.ledger import KeyState, dead_state
+from treadle.client.options import make_options, number
+from treadle.messages.base import TaskOptions
+from treadle.messages.client_scheduler import DefineFunctions, ForgetFunctions, SubmitTasks
+from treadle.utils.keys import Key, group_of
+
+#: Rows of a message: enough to be cheap, few enough for the scheduler to begin early.
+CHUNK_ROWS: Final = 2000
+_CHUNK_BYTES: Final = 8 * 2**20
+
+_seconds = lru_cache(config.seconds)
+
+
+class Terms:
+    """What all rows of a submission have in common."""
+
+    __slots__ = ("fifo_timeout_s", "options", "parent", "priority")
+
+    def __init__(self, options: TaskOptions | None, priority: float, fifo_timeout_s: float, parent: Any) -> None:
+        self.options = options
+        self.priority = priority
+        self.fifo_timeout_s = fifo_timeout_s
+        self.parent = parent
+
+    def apply(self, message: SubmitTasks) -> SubmitTasks:
+        message.options = self.options
+        message.priority = self.priority
+        message.fifo_timeout_s = self.fifo_timeout_s
+        message.parent = self.parent
+        return message
+
+    def agreed(self) -> tuple[object, ...]:
+        """Equal for submissions that may be one."""
+        return (self.options, self.priority, self.fifo_timeout_s, self.parent)
+
+
+def context_annotations(key: Key) -> dict[str, Any]:
+    """The annotations of ``dask.annotate`` that surround the caller, for that key."""
+    return {name: value(key) if callable(value) else value for name, value in get_annotations().items()}
+
+
+def warn_if_large(nbytes: int, what: str) -> None:
+    """Warn the caller's caller when so much is sent as part of the tasks themselves."""
+    limit = parse_bytes(config.get("distributed.admin.large-graph-warning-threshold", "10MB"))
+    if nbytes > limit:
+        warnings.warn(
+            f"Sending large {what} of size {format_bytes(nbytes)}.\nThis may cause some slowdown.\n"
+            "Consider loading the data with Dask directly\n or using futures or delayed objects to embed the data "
+            "into the graph without repetition.",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+class SubmitMethods(ClientBase):
+    """The part of ``Client`` that calls functions on the cluster."""
+
+    def submit(
+        self,
+        func: Callable[..., Any],
+        *args: Any,
+        key: Any = None,
+        workers: Any = None,
+        resources: Any = None,
+        retries: Any = None,
+        priority: float = 0,
+        fifo_timeout: Any = "100 ms",
+        allow_other_workers: bool = False,
+        actor: bool = False,
+        actors: bool = False,
+        pure: bool = True,
+        **kwargs: Any,
+    ) -> Future:
+        """Call ``func(*args, **kwargs)`` on a worker; returns its future at once.
+
+        Futures in the arguments, also inside lists, tuples, sets and dicts, stand for their results. A pure call has the same
+        key whenever it is made with the same arguments, and is made once. Raises TypeError when ``func`` is not callable
+        or something cannot be pickled, ClosedClientError.
+        """
+        check_callable(func)
+        session = self.session
+        session.check_open()
+        options = make_options(
+            workers=workers,
+            allow_other_workers=allow_other_workers,
+            resources=resources,
+            retries=retries,
+            actor=actor or actors,
+            annotations=context_annotations(key) if get_annotations() else None,
+        )
+        terms = Terms(options, number("priority", priority), _seconds(fifo_timeout), self._parent())
+        known = self._find_function(func)
+        if key is None:
+            key = call_key(known.name, bound_token(known.token, kwargs), args) if pure else unique_key(known.name)
+        else:
+            validate_key(key)
+        future = self._future_of_known(key)
+        if future is not None:
+            return future
+        constants = Constants()
+        call = prepare(key, known, args, kwargs, constants)
+        warn_if_large(len(call.payload), "task")
+        future = self._send_call(key, known, call, terms, constants)
+        session.wake_up()
+        self._throttle()
+        return future
+
+    def _find_function(self, func: Callable[..., Any]) -> KnownFunction:
+        with self.session.lock:
+            return self._functions.find(func)
+
+    def _future_of_known(self, key: Key) -> Future | None:
+        """Another future of a key that this client has already."""
+        session = self.session
+        if key not in session.ledger.states:
+            return None
+        with session.lock:
+            state = session.ledger.states.get(key)
+            if state is None:
+                return None
+            state.refcount += 1
+        return Future(key, self, state)
+
+    def _define(self, known: KnownFunction) -> int:
+        """The id of a function that the scheduler knows, or will know before any row that comes now. Under the lock."""
+        if not known.id:
+            session = self.session
+            known.id = session.ledger.new_function_id()
+            session.outgoing.define(DefineFunctions([known.id], [known.name], [known.body]))
+            forgotten = self._functions.used(known)
+            if forgotten:
+                session.outgoing.add(ForgetFunctions(forgotten))
+        return known.id
+
+    def _send_call(self, key: Key, known: KnownFunction, call: Call, terms: Terms, constants: Constants) -> Future:
+        """Append one row to what is to be sent."""
+        dependencies = [self._own_state(future) for future in call.futures]
+        session = self.session
+        if not all([state.id for state in dependencies]):
+            return Future(key, self, dead_state(key, "lost dependencies"))
+        if call.buffers or call.constants:
+            columns = Columns()
+            state = self._add_row(columns, key, known, call, dependencies, constants)
+            self._send_columns(columns, terms)
+            return Future(key, self, state)
+        with session.lock:
+            (state,), new, ids = session.ledger.claim([key])
+            if new:
+                function = 0 if call.node else self._define(known)
+                agreed = terms.agreed()
+                message = session.outgoing.joinable(agreed)
+                if message is None:
+                    message = terms.apply(SubmitTasks(self._next_submission(), [], [], [], []))
+                    session.outgoing.open(message, agreed)
+                message.ids.append(ids.start)
+                message.keys.append(key)
+                message.functions.append(function)
+                message.payloads.append(call.payload)
+                if dependencies or message.dependencies is not None:
+                    if message.dependencies is None:
+                        message.dependencies = [[] for _ in range(len(message.ids) - 1)]
+                    message.dependencies.append(list(dict.fromkeys([dependency.id for dependency in dependencies])))
+                session.outgoing.grow(len(call.payload))
+        return Future(key, self, state)
+
+    def _add_row(
+        self,
+        columns: Columns,
+        key: Key,
+        known: KnownFunction,
+        call: Call,
+        dependencies: Sequence[KeyState],
+        constants: Constants,
+    ) -> KeyState:
+        """A call and its large arguments. A key that is known already gets another reference and no row."""
+        session = self.session
+        with session.lock:
+            (state,), new, ids = session.ledger.claim([key])
+            if not new:
+                return state
+            needed = [dependency.id for dependency in dependencies]
+            for constant in call.constants:
+                held = constants.held.get(constant.key)
+                if held is None:
+                    (present,), missing, constant_ids = session.ledger.claim([constant.key])
+                    held = constants.held[constant.key] = Future(constant.key, self, present)
+                    if missing:
+                        columns.add(constant_ids.start, constant.key, 0, constant.payload, constant.buffers, wanted=True)
+                needed.append(held.state.id)
+            function = 0 if call.node else self._define(known)
+            columns.add(ids.start, key, function, call.payload, call.buffers, list(dict.fromkeys(needed)), wanted=True)
+        return state
+
+    def _send_columns(self, columns: Columns, terms: Terms, group: str | None = None, submission: int = 0, first_rank: int = 0) -> None:
+        """Append the rows to what is to be sent."""
+        if not columns.ids:
+            return
+        session = self.session
+        message = terms.apply(columns.message(submission or self._next_submission()))
+        message.group = group
+        message.first_rank = first_rank
+        with session.lock:
+            session.outgoing.add(message, columns.beside, columns.nbytes + 64 * len(columns))
+
+    # ------------------------------------------------------------------------------------------ map
+
+    def map(
+        self,
+        func: Callable[..., Any],
+        *iterables: Any,
+        key: Any = None,
+        workers: Any = None,
+        retries: Any = None,
+        resources: Any = None,
+        priority: float = 0,
+        allow_other_workers: bool = False,
+        fifo_timeout: Any = "100 ms",
+        actor: bool = False,
+        actors: bool = False,
+        pure: bool = True,
+        batch_size: int | None = None,
+        **kwargs: Any,
+    ) -> list[Future]:
+        """Call ``func`` with the first elements of all iterables, the second ones, and so on to the end of the shortest.
+
+        Returns a list of futures at once. ``key``: the first part of all keys, or a list of keys. Large keyword arguments
+        are sent once. ``batch_size``: rows of a message. Errors as in ``submit``.
+        """
+        check_callable(func)
+        if not iterables:
+            raise ValueError("map needs at least one iterable")
+        for iterable in iterables:
+            if isinstance(iterable, (Iterator, Queue)):
+                raise TypeError(
+                    "Dask no longer supports mapping over Iterators or Queues. Consider using a normal for loop and Client.submit"
+                )
+        if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
+            raise ValueError(f"batch_size must be at least 1, got {batch_size!r}")
+        if not isinstance(key, list):
+            self.session.check_open()
+        rows = list(zip(*iterables, strict=False))
+        if isinstance(key, list):
+            if len(key) != len(rows):
+                raise ValueError(f"as many keys as calls are needed: {len(key)} keys, {len(rows)} calls")
+            for one in key:
+                validate_key(one)
+        options = make_options(
+            workers=workers,
+            allow_other_workers=allow_other_workers,
+            resources=resources,
+            retries=retries,
+            actor=actor or actors,
+            annotations=context_annotations(key) if get_annotations() else None,
+        )
+        terms = Terms(options, number("priority", priority), _seconds(fifo_timeout), self._parent())
+        known = self._find_function(func)
+        return _Mapping(self, known, terms, kwargs, key, pure).send(rows, batch_size or CHUNK_ROWS)
+
+
+class _Mapping:
+    """One ``map`` under way."""
+
+    def __init__(self, client: SubmitMethods, known: KnownFunction, terms: Terms, kwargs: Mapping[str, Any], key: Any, pure: bool) -> None:
+        self.client = client
+        self.known = known
+        self.terms = terms
+        self.kwargs = kwargs
+        self.key = key
+        self.prefix = key if isinstance(key, str) else known.name
+        self.token = bound_token(known.token, kwargs)
+        self.unique = None if pure else uuid.uuid4().hex
+        self.constants = Constants()
+        self.submission = client._next_submission()
+        self.payload_bytes = 0
+
+    def send(self, rows: Sequence[tuple[Any, ...]], chunk_rows: int) -> list[Future]:
+        client = self.client
+        futures: list[Future] = []
+        for start in range(0, len(rows), chunk_rows):
+            chunk = rows[start : start + chunk_rows]
+            keys = self.keys(chunk, start)
+            quick = not self.kwargs and all(map(is_plain, chunk))
+            futures += self.send_quick(chunk, keys, start) if quick else self.send_slow(chunk, keys, start)
+            client.session.wake_up()
+            client._throttle()
+        warn_if_large(self.payload_bytes, "graph")
+        return futures
+
+    def keys(self, chunk: Sequence[tuple[Any, ...]], start: int) -> list[Any]:
+        """The keys of these calls, of which the first one is number ``start``."""
+        if isinstance(self.key, list):
+            return self.key[start : start + len(chunk)]
+        prefix = self.prefix
+        if self.unique is not None:
+            return [f"{prefix}-{self.unique}-{start + i}" for i in range(len(chunk))]
+        token = self.token.encode()
+        keys = []
+        for args in chunk:
+            if is_plain(args):
+                # As in ``call_key``, and spelled out: this is the hot path.
+                keys.append(f"{prefix}-{blake2b(token + marshal_dumps(args, 2), digest_size=16).hexdigest()}")
+            else:
+                keys.append(call_key(prefix, self.token, args))
+        return keys
+
+    def group(self, keys: Sequence[Any]) -> str | None:
+        return None if isinstance(self.key, list) else group_of(keys[0])
+
+    def send_quick(self, chunk: Sequence[tuple[Any, ...]], keys: list[Any], start: int) -> list[Future]:
+        """Plain arguments only: no buffers, no dependencies."""
+        client = self.client
+        session = client.session
+        payloads = [pickle.dumps(args, 5) for args in chunk]
+        nbytes = sum(map(len, payloads))
+        self.payload_bytes += nbytes
+        with session.lock:
+            states, new, ids = session.ledger.claim(keys)
+            if new:
+                function = client._define(self.known)
+                if len(new) < len(keys):
+                    keys, payloads = [keys[i] for i in new], [payloads[i] for i in new]
+                message = self.terms.apply(SubmitTasks(self.submission, list(ids), keys, [function] * len(keys), payloads))
+                message.group = self.group(keys)
+                message.first_rank = start
+                session.outgoing.add(message, (), nbytes + 64 * len(keys))
+        return [Future(state.key, client, state) for state in states]
+
+    def send_slow(self, chunk: Sequence[tuple[Any, ...]], keys: list[Any], start: int) -> list[Future]:
+        """Any arguments, keyword arguments, futures."""
+        client = self.client
+        futures: list[Future] = []
+        columns = Columns()
+        try:
+            for args, key in zip(chunk, keys, strict=True):
+                present = client._future_of_known(key)
+                if present is not None:
+                    futures.append(present)
+                    continue
+                call = prepare(key, self.known, args, self.kwargs, self.constants)
+                dependencies = [client._own_state(future) for future in call.futures]
+                if not all([state.id for state in dependencies]):
+                    futures.append(Future(key, client, dead_state(key, "lost dependencies")))
+                    continue
+                self.payload_bytes += len(call.payload)
+                state = client._add_row(columns, key, self.known, call, dependencies, self.constants)
+                futures.append(Future(key, client, state))
+                if columns.nbytes > _CHUNK_BYTES:
+                    full, columns = columns, Columns()
+                    client._send_columns(full, self.terms, None, self.submission, start)
+        finally:
+            # Also after an error: what has an id must be known to the scheduler when it is released.
+            client._send_columns(columns, self.terms, None, self.submission, start)
+        return futures
+
+
+__all__ = ["CHUNK_ROWS", "SubmitMethods", "Terms", "context_annotations", "warn_if_large"]

@@ -127,8 +127,7 @@ class FrameReader:
         assert part is not None
         self._view = self._part = None
         self._finish_part(part, frames)
-        if count > missing:
-            self._take(staging, count - missing, frames)
+        self._take(staging, count - missing, frames)  # also when nothing is left: empty parts may follow
 
     def _take(self, staging: bytearray, end: int, frames: list[Frame]) -> None:
         start = 0

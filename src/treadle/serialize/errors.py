@@ -66,7 +66,9 @@ def load_error(error: TaskError) -> BaseException:
     result: BaseException | None = None
     if error.exception:
         try:
-            result = _load_chain(pickle.loads(error.exception))
+            loaded = pickle.loads(error.exception)
+            # The scheduler's own errors are a bare exception: it has no chain of causes to tell.
+            result = loaded if isinstance(loaded, BaseException) else _load_chain(loaded)
         except Exception as failure:
             result = Exception(error.exception_text)
             result.add_note(f"(the original exception could not be unpickled here: {_describe(failure)})")

@@ -107,12 +107,7 @@ def _dump_plainly(value: Any) -> tuple[bytes, list[Buffer]]:
 def _collector(buffers: list[Buffer]) -> Callable[[pickle.PickleBuffer], bool]:
     def keep(buffer: pickle.PickleBuffer) -> bool:
         """Whether to leave it in the pickle; else it is taken out, as flat bytes."""
-        try:
-            raw = buffer.raw()
-        except BufferError:  # not contiguous: a copy is, and is as writable
-            view = memoryview(buffer)
-            buffers.append(view.tobytes() if view.readonly else bytearray(view.tobytes()))
-            return False
+        raw = buffer.raw()
         if raw.nbytes < _SMALL_BUFFER_BYTES:
             return True
         buffers.append(raw)

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from treadle.serialize.sizes import sizeof, type_name
+
+
+@given(st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary() | st.lists(st.text()))
+def test_sizes_are_positive(value: Any) -> None:
+    assert sizeof(value) >= 1
+
+
+def test_arrays_and_frames_count_their_memory() -> None:
+    assert 800_000 <= sizeof(np.zeros(100_000)) < 810_000
+    assert sizeof(pd.DataFrame({"a": np.zeros(100_000)})) >= 800_000
+    assert sizeof(b"x" * 1000) >= 1000
+
+
+def test_a_value_that_does_not_know_its_size_gets_one() -> None:
+    class Nasty:
+        def __sizeof__(self) -> int:
+            raise RuntimeError
+
+    assert sizeof(Nasty()) >= 1
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        (1, "int"),
+        (None, "NoneType"),
+        ([], "list"),
+        (np.zeros(1), "numpy.ndarray"),
+        (np.float64(1), "numpy.float64"),
+        (pd.DataFrame(), "pandas.DataFrame"),
+        (int, "type"),
+    ],
+)
+def test_type_names(value: Any, name: str) -> None:
+    assert type_name(value) == name
+
+
+def test_importing_the_serializers_brings_in_no_large_library() -> None:
+    code = (
+        "import sys, treadle.serialize.values, treadle.serialize.spec, treadle.serialize.sizes, treadle.comm.registry\n"
+        "print([name for name in ('numpy', 'pandas', 'pyarrow', 'distributed') if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert result.stdout.strip() == "[]"

@@ -10,7 +10,8 @@ import treadle
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    return f"treadle {treadle.__version__} from {os.path.dirname(treadle.__file__)}, cores {'compiled' if treadle.compiled else 'interpreted'}"
+    build = "compiled" if treadle.compiled else "interpreted"
+    return f"treadle {treadle.__version__} from {os.path.dirname(treadle.__file__)}, cores {build}"
 
 
 def pytest_configure(config: pytest.Config) -> None:

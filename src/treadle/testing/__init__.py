@@ -1,0 +1,1 @@
+"""Helpers for tests: scenes of the scheduler's core, and whole simulated clusters."""

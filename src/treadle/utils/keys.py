@@ -15,6 +15,16 @@ def key_from_wire(key: Any) -> Key:
     return key
 
 
+def is_key(key: Any) -> bool:
+    """Whether what arrived can be a key, in either form."""
+    if type(key) is list or type(key) is tuple:
+        for part in key:
+            if not is_key(part):
+                return False
+        return True
+    return isinstance(key, (str, bytes, int, float))
+
+
 def group_of(key: Key) -> str:
     """The name that a key shares with its siblings: ``"x-1f3c"`` for ``("x-1f3c", 0)``, the key itself without its token else."""
     if type(key) is tuple:

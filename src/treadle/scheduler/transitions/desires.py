@@ -21,7 +21,7 @@ from treadle.scheduler.transitions.records import (
 from treadle.scheduler.transitions.rules.common import add_copy, move
 from treadle.scheduler.transitions.rules.memory import to_memory
 from treadle.scheduler.transitions.state import ClusterState
-from treadle.utils.keys import key_from_wire
+from treadle.utils.keys import is_key, key_from_wire
 
 
 def alias(client: ClientState, id: int, task: TaskState, out: Outbox) -> None:
@@ -68,8 +68,11 @@ def unwant(state: ClusterState, client: ClientState, task: TaskState) -> None:
 
 
 def attach_keys(state: ClusterState, client: ClientState, message: Any, out: Outbox) -> None:
+    if len(message.ids) != len(message.keys):
+        raise PeerProtocolError("AttachKeys: columns of different lengths")
+    check_keys(message)
     unknown: list[int] = []
-    for id, wire in zip(message.ids, message.keys, strict=False):
+    for id, wire in zip(message.ids, message.keys, strict=True):
         task = state.tasks.get(key_from_wire(wire))
         if task is None:
             unknown.append(id)
@@ -188,12 +191,20 @@ def fire_and_forget(state: ClusterState, client: ClientState, ids: list[int], ou
             want(state, state.fire_and_forget, task, out)
 
 
+def check_keys(message: Any) -> None:
+    """Raises PeerProtocolError when something among the keys of a message cannot be one."""
+    for key in message.keys:
+        if not is_key(key):
+            raise PeerProtocolError(f"{type(message).__name__}: {key!r} cannot be a key")
+
+
 def check_scatter(state: ClusterState, client: ClientState, message: Any) -> None:
     """Raises PeerProtocolError before anything was changed."""
     length = len(message.ids)
     for column in (message.keys, message.workers, message.nbytes, message.types):
         if len(column) != length:
             raise PeerProtocolError("KeysScattered: columns of different lengths")
+    check_keys(message)
     for id in message.ids:
         if id >> 32 != client.number or id in state.by_id:
             raise PeerProtocolError(f"KeysScattered: id {id} is not this client's to give")

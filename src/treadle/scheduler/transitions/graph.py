@@ -6,7 +6,7 @@ from typing import Any
 
 from treadle.exceptions import PeerProtocolError
 from treadle.messages.base import TaskOptions
-from treadle.scheduler.transitions.desires import alias, want
+from treadle.scheduler.transitions.desires import alias, check_keys, want
 from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.records import (
     FORGOTTEN,
@@ -20,7 +20,7 @@ from treadle.scheduler.transitions.records import (
     TaskState,
 )
 from treadle.scheduler.transitions.state import ClusterState
-from treadle.utils.keys import group_of, key_from_wire, prefix_of
+from treadle.utils.keys import group_of, is_key, key_from_wire, prefix_of
 
 
 def define_functions(state: ClusterState, client: ClientState, message: Any) -> None:
@@ -123,10 +123,13 @@ def submit_tasks(state: ClusterState, client: ClientState, message: Any, frames:
         if needs:
             link(task, needs)
         rows.append(task)
-    _expect_later(client, message, rows)
+    complete = _expect_later(state, client, message, rows)
     if broken:
         _cancel_broken(client, message, broken, out)
     _start(state, client, message, rows, fresh, out)
+    for task in complete:
+        # Behind the dependents that start just now, which keep it; broken ones, or those that are done already, do not.
+        state.recommend(task, RELEASED)
 
 
 def add_task(state: ClusterState, task: TaskState) -> None:
@@ -202,15 +205,12 @@ def check_columns(state: ClusterState, client: ClientState, message: Any, frames
         count += number_of_buffers
     if count != len(frames):
         raise PeerProtocolError(f"SubmitTasks: {len(frames)} buffers came, {count} were announced")
-    for key in message.keys:
-        if not _is_key(key):
-            raise PeerProtocolError(f"SubmitTasks: {key!r} cannot be a key")
-
-
-def _is_key(key: Any) -> bool:
-    if type(key) is list or type(key) is tuple:
-        return all([_is_key(part) for part in key])
-    return isinstance(key, (str, bytes, int, float))
+    check_keys(message)
+    if message.parent is not None and not is_key(message.parent):
+        raise PeerProtocolError(f"SubmitTasks: {message.parent!r} cannot be a key")
+    for number_of_dependents in message.later_dependents or ():
+        if number_of_dependents < 0:
+            raise PeerProtocolError(f"SubmitTasks: {number_of_dependents} dependents in later chunks")
 
 
 def _generation(state: ClusterState, client: ClientState, message: Any) -> float:
@@ -242,23 +242,31 @@ def _buffers_by_row(message: Any, frames: list[Any]) -> dict[int, list[Any]]:
     return found
 
 
-def _expect_later(client: ClientState, message: Any, rows: list[TaskState | None]) -> None:
-    """Book the dependents that later chunks bring, and those that this one has brought."""
-    if client.expecting and message.dependencies is not None:
-        for row, task in enumerate(rows):
-            if task is None or not message.dependencies[row]:
-                continue
-            for dependency in task.dependencies:
-                if dependency.later_dependents > 0 and dependency in client.expecting:
-                    dependency.later_dependents -= 1
-                    if dependency.later_dependents == 0:
-                        del client.expecting[dependency]
+def _expect_later(state: ClusterState, client: ClientState, message: Any, rows: list[TaskState | None]) -> list[TaskState]:
+    """Book the dependents that later chunks bring, and those that this one has brought, broken or known already as they may be.
+
+    Returns the tasks that have all their dependents now.
+    """
+    complete: list[TaskState] = []
+    expecting = client.expecting
+    if expecting and message.dependencies is not None:
+        for needs in message.dependencies:
+            for id in needs:
+                dependency = find_task(state, client, id)
+                if dependency is None or dependency not in expecting:
+                    continue
+                dependency.later_dependents -= 1
+                expecting[dependency] -= 1
+                if expecting[dependency] == 0:
+                    del expecting[dependency]
+                    complete.append(dependency)
     if message.later_dependents is not None:
         for row, count in enumerate(message.later_dependents):
             task = rows[row]
             if count and task is not None:
                 task.later_dependents += count
-                client.expecting[task] = None
+                expecting[task] = expecting.get(task, 0) + count
+    return complete
 
 
 def _cancel_broken(client: ClientState, message: Any, broken: dict[int, None], out: Outbox) -> None:

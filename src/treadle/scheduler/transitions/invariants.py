@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import isclose
 
 from treadle.exceptions import InvariantError
+from treadle.scheduler.transitions.durations import expected_duration, room_for
 from treadle.scheduler.transitions.records import (
     ERRED,
     FORGOTTEN,
@@ -109,13 +110,20 @@ def _validate_workers(state: ClusterState) -> None:
         for worker in pool:
             if state.by_number.get(worker.number) is not worker or worker not in state.running:
                 raise InvariantError(f"{worker!r} is gone, or does not run, and is still listed")
-    if state.queue.live and state.roomy:
-        raise InvariantError(f"{state.queue.live} tasks are queued while {list(state.roomy)} have room")
+    first = state.queue.peek()
+    if first is not None:
+        duration = expected_duration(state, first.group.prefix)
+        roomy = [worker for worker in state.roomy if room_for(state, worker, duration)]
+        if roomy:
+            raise InvariantError(f"{state.queue.live} tasks are queued while {roomy} have room")
 
 
 def _validate_clients(state: ClusterState) -> None:
     for client in [*state.clients.values(), state.fire_and_forget]:
         for task in client.wants_what:
             _check(state, client in task.who_wants and state.by_id.get(task.id) is task, task, f"{client!r} is known to want it")
+        for task, count in client.expecting.items():
+            _check(state, state.by_id.get(task.id) is task, task, f"{client!r} expects dependents of what is known")
+            _check(state, 0 < count <= task.later_dependents, task, f"{client!r} expects its share of the dependents")
         for id, task in client.aliases.items():
             _check(state, id in client.alias_ids[task] and task in client.wants_what, task, f"{client!r} wants what it has a name for")

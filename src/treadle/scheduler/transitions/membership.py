@@ -163,6 +163,8 @@ def _by_priority(task: TaskState) -> tuple[float, float, int]:
 
 
 def add_client(state: ClusterState, number: int, message: Any, scheduler_id: str, out: Outbox) -> ClientState:
+    if message.id in state.clients:
+        raise PeerProtocolError(f"a client with the id {message.id!r} is connected already")
     client = ClientState(number, message.id, dict(message.versions))
     client.last_seen = state.now
     state.clients[client.id] = client
@@ -176,8 +178,8 @@ def remove_client(state: ClusterState, client: ClientState, out: Outbox) -> None
     out.forget_session(client.number)
     state.clients.pop(client.id, None)
     del state.clients_by_number[client.number]
-    for task in client.expecting:
-        task.later_dependents = 0
+    for task, count in client.expecting.items():
+        task.later_dependents -= count
         state.recommend(task, RELEASED)
     client.expecting = {}
     for task in list(client.wants_what):

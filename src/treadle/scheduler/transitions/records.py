@@ -81,8 +81,9 @@ class ClientState:
         #: This client's ids of tasks that have another id; and the reverse.
         self.aliases: dict[int, TaskState] = {}
         self.alias_ids: dict[TaskState, list[int]] = {}
-        #: Tasks whose dependents are still to arrive in later chunks of a submission.
-        self.expecting: dict[TaskState, None] = {}
+        #: Tasks whose dependents are still to arrive in later chunks of a submission, and how many of them;
+        #: its share of TaskState.later_dependents.
+        self.expecting: dict[TaskState, int] = {}
         self.functions: dict[int, FunctionState] = {}
         #: The submission under way, its generation, and when the last chunk came.
         self.submission: int = 0

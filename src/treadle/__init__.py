@@ -19,9 +19,12 @@ if TYPE_CHECKING:
     from treadle.client.client import Client as Client
     from treadle.client.current import default_client as default_client
     from treadle.client.futures import Future as Future
-    from treadle.client.futures import fire_and_forget as fire_and_forget
-    from treadle.client.futures import futures_of as futures_of
-    from treadle.client.futures import wait as wait
+    from treadle.client.waiting import fire_and_forget as fire_and_forget
+    from treadle.client.waiting import futures_of as futures_of
+    from treadle.client.waiting import wait as wait
+    from treadle.client.waiting import fire_and_forget as fire_and_forget
+    from treadle.client.waiting import futures_of as futures_of
+    from treadle.client.waiting import wait as wait
     from treadle.client.worker_client import get_client as get_client
     from treadle.client.worker_client import local_client as local_client
     from treadle.client.worker_client import worker_client as worker_client
@@ -50,7 +53,8 @@ _HOMES = {
     "treadle.client.as_completed": ["as_completed"],
     "treadle.client.client": ["Client"],
     "treadle.client.current": ["default_client"],
-    "treadle.client.futures": ["Future", "fire_and_forget", "futures_of", "wait"],
+    "treadle.client.futures": ["Future"],
+    "treadle.client.waiting": ["fire_and_forget", "futures_of", "wait"],
     "treadle.client.worker_client": ["get_client", "local_client", "worker_client"],
     "treadle.comm.security": ["Security"],
     "treadle.deploy.local": ["LocalCluster"],

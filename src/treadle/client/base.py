@@ -120,6 +120,15 @@ class ClientBase:
         self._release(state)  # counted down at the end of the turn, after what is submitted now
         return state
 
+    def _own_state_kept(self, future: Future) -> KeyState:
+        """As ``_own_state``, with a reference of its own."""
+        if future._client is not self:
+            return self._attach(future.key)
+        state = future.state
+        with self.session.lock:
+            state.refcount += 1
+        return state
+
     def _on_settled(self, future: Future, call: Callable[[], object]) -> None:
         watch(future.state, call, self)
 

@@ -81,6 +81,7 @@ class Session:
         self._requests: dict[int, asyncio.Future[Any]] = {}
         self._request_count = 0
         self._heartbeat: asyncio.TimerHandle | None = None
+        self._ended = asyncio.Event()
 
     # ------------------------------------------------------------------------------------------ opening and closing
 
@@ -132,6 +133,7 @@ class Session:
         self._end("the client is closed")
 
     def _on_closed(self, error: Exception | None) -> None:
+        self._ended.set()
         if self.closed_reason is None:
             text = str(error) if error is not None else "the scheduler closed the connection"
             logger.warning("the connection to the scheduler is lost: %s", text)
@@ -159,6 +161,15 @@ class Session:
                 future.set_exception(lost)
         for waiter in wake:
             waiter.wake()
+
+    async def ended(self, timeout_s: float) -> None:
+        """Wait until the other side has closed the stream, but no longer than that."""
+        if self.comm is not None and not self.comm.closed:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._ended.wait()
+            except TimeoutError:
+                logger.warning("the scheduler did not close the connection in %g s", timeout_s)
 
     # ------------------------------------------------------------------------------------------ sending
 

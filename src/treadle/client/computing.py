@@ -1,0 +1,286 @@
+"""``get``, ``compute`` and ``persist``: graphs and dask collections, sent a chunk at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import dask
+from dask.base import is_dask_collection
+
+from treadle import config
+from treadle.client.columns import Columns
+from treadle.client.data import DataMethods
+from treadle.client.futures import Future
+from treadle.client.graph import Table, build_table, dependents_later, flat_keys, replace_keys
+from treadle.client.ledger import CANCELLED, LOST, KeyState, dead_state
+from treadle.client.options import make_options, number, row_options
+from treadle.client.submit import CHUNK_ROWS, SubmitMethods, Terms, warn_if_large
+from treadle.serialize.spec import dumps_node
+from treadle.utils.keys import Key
+
+_CHUNK_BYTES: Final = 8 * 2**20
+
+
+class CollectionMethods(DataMethods, SubmitMethods):
+    """The part of ``Client`` that computes graphs."""
+
+    def get(
+        self,
+        dsk: Any,
+        keys: Any,
+        workers: Any = None,
+        allow_other_workers: Any = None,
+        resources: Any = None,
+        sync: bool = True,
+        asynchronous: bool | None = None,
+        direct: Any = None,
+        retries: Any = None,
+        priority: float = 0,
+        fifo_timeout: Any = "60s",
+        actors: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Compute ``keys`` of a graph: the values in the shape of ``keys`` (nested lists), or futures if not ``sync``.
+
+        This is what dask calls when this client is its scheduler. The graph is a dict, a HighLevelGraph or an expression.
+        Raises what a task raised, TypeError and ValueError for graphs that make no sense.
+        """
+        _refuse_unknown(kwargs, ("optimize_graph", "num_workers", "pool", "cache", "rerun_exceptions_locally"))
+        terms = self._graph_terms(workers, allow_other_workers, resources, retries, priority, fifo_timeout, actors)
+        futures = self._submit_graph(dsk, flat_keys(keys), terms)
+        packed = replace_keys(keys, futures)
+        if not sync:
+            return packed
+        return self.gather(packed, asynchronous=asynchronous, direct=direct)
+
+    def compute(
+        self,
+        collections: Any,
+        sync: bool = False,
+        optimize_graph: bool = True,
+        workers: Any = None,
+        allow_other_workers: Any = False,
+        resources: Any = None,
+        retries: Any = 0,
+        priority: float = 0,
+        fifo_timeout: Any = "60s",
+        actors: Any = None,
+        traverse: bool = True,
+        **kwargs: Any,
+    ) -> Any:
+        """Start to compute dask collections; a future of each, or with ``sync`` the results.
+
+        One collection gives one future, several give a list. What is no collection is passed through; lists and dicts are
+        looked into if ``traverse``.
+        """
+        _refuse_unknown(kwargs, ())
+        single = not isinstance(collections, (list, tuple, set, frozenset))
+        items = [collections] if single else list(collections)
+        if traverse:
+            items = [
+                item if is_dask_collection(item) or not isinstance(item, (list, tuple, set, frozenset, dict)) else _delayed(item)
+                for item in items
+            ]
+        terms = self._graph_terms(workers, allow_other_workers, resources, retries, priority, fifo_timeout, actors)
+
+        def schedule(expr: Any, keys: Any, **_: Any) -> list[Future]:
+            names = flat_keys(keys)
+            futures = self._submit_graph(expr, names, terms)
+            return [futures[name] for name in names]
+
+        found = [item for item in items if is_dask_collection(item)]
+        results = iter(dask.compute(*found, scheduler=schedule, optimize_graph=optimize_graph, traverse=False) if found else ())
+        futures = [next(results) if is_dask_collection(item) else item for item in items]
+        result: Any = futures[0] if single else futures
+        return self.gather(result) if sync else result
+
+    def persist(
+        self,
+        collections: Any,
+        optimize_graph: bool = True,
+        workers: Any = None,
+        allow_other_workers: Any = None,
+        resources: Any = None,
+        retries: Any = None,
+        priority: float = 0,
+        fifo_timeout: Any = "60s",
+        actors: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Start to compute dask collections and keep the parts on the cluster: collections of the same types.
+
+        Only collections are accepted (AssertionError). One gives one, several give a list.
+        """
+        _refuse_unknown(kwargs, ())
+        single = not isinstance(collections, (list, tuple, set, frozenset))
+        items = [collections] if single else list(collections)
+        assert all([is_dask_collection(item) for item in items]), "persist takes dask collections only"
+        terms = self._graph_terms(workers, allow_other_workers, resources, retries, priority, fifo_timeout, actors)
+
+        def schedule(expr: Any, keys: Any, **_: Any) -> list[Future]:
+            names = flat_keys(keys)
+            futures = self._submit_graph(expr, names, terms)
+            return [futures[name] for name in names]
+
+        if not items:
+            return []
+        results = dask.persist(*items, scheduler=schedule, optimize_graph=optimize_graph, traverse=False)
+        return results[0] if single else list(results)
+
+    def normalize_collection(self, collection: Any) -> Any:
+        """The same collection; tasks that this client knows already are not computed again in any case."""
+        return collection
+
+    # ------------------------------------------------------------------------------------------ sending
+
+    def _graph_terms(
+        self, workers: Any, allow_other_workers: Any, resources: Any, retries: Any, priority: Any, fifo_timeout: Any, actors: Any
+    ) -> Terms:
+        self.session.check_open()
+        options = make_options(
+            workers=workers, allow_other_workers=allow_other_workers, resources=resources, retries=retries, actor=bool(actors)
+        )
+        return Terms(options, number("priority", priority), config.seconds(fifo_timeout), self._parent())
+
+    def _is_known(self, key: Key) -> bool:
+        state = self.session.ledger.states.get(key)
+        return state is not None and state.status is not CANCELLED and state.status is not LOST
+
+    def _submit_graph(self, dsk: Any, keys: Sequence[Key], terms: Terms) -> dict[Key, Future]:
+        """Send what ``keys`` need; a future of each. Nothing is sent when the graph makes no sense."""
+        found: dict[Key, Future] = {}
+        table = build_table(dsk, keys, self._is_known, found)
+        wanted = dict.fromkeys(keys)
+        sending = _Sending(self, table, terms, wanted)
+        # Holds what the graph depends on until all of it is sent.
+        external = {key: sending.attach(key, found) for key in table.external}
+        cancelled = [key for key, future in external.items() if not future.state.id]
+        if cancelled:
+            return {key: external.get(key) or Future(key, self, dead_state(key, "lost dependencies")) for key in wanted}
+        sending.external = {key: future.state for key, future in external.items()}
+        return sending.send(external)
+
+
+class _Sending:
+    """One graph on its way."""
+
+    def __init__(self, client: CollectionMethods, table: Table, terms: Terms, wanted: dict[Key, None]) -> None:
+        self.client = client
+        self.table = table
+        self.terms = terms
+        self.wanted = wanted
+        self.submission = client._next_submission()
+        self.external: dict[Key, KeyState] = {}
+        self.ids: dict[Key, int] = {}
+        self.payload_bytes = 0
+        self.asked = _asked(terms)
+
+    def attach(self, key: Key, found: dict[Key, Future]) -> Future:
+        """A future of this client for a key that is computed already, or by somebody else."""
+        client = self.client
+        return client._future_of_known(key) or Future(key, client, client._own_state_kept(found[key]))
+
+    def send(self, external: dict[Key, Future]) -> dict[Key, Future]:
+        """Number the rows, pickle and send them a chunk at a time. A future of each wanted key."""
+        client = self.client
+        session = client.session
+        nodes = self.table.nodes
+        with session.lock:
+            self.ids = dict(zip(nodes, session.ledger.new_ids(len(nodes)), strict=True))
+        keys = list(nodes)
+        chunk_of = {key: position // CHUNK_ROWS for position, key in enumerate(keys)}
+        later = dependents_later(nodes, chunk_of) if len(keys) > CHUNK_ROWS else {}
+        futures: dict[Key, Future] = {}
+        failure: TypeError | None = None
+        for start in range(0, len(keys), CHUNK_ROWS):
+            chunk = keys[start : start + CHUNK_ROWS]
+            columns, failure = self.columns(chunk, failure)
+            futures.update(self.append(columns, chunk, later, start))
+            session.wake_up()
+            client._throttle()
+        if failure is not None:
+            # The futures are dropped here, and with them all that was begun.
+            raise failure
+        warn_if_large(self.payload_bytes, "graph")
+        return {key: external[key] if key in external else futures[key] for key in self.wanted}
+
+    def columns(self, chunk: Sequence[Key], failure: TypeError | None) -> tuple[Columns, TypeError | None]:
+        """The rows of a chunk. After a failure rows without payloads, which nobody wants: their only purpose is
+        that the scheduler does not keep earlier rows for them."""
+        columns = Columns()
+        nodes = self.table.nodes
+        annotations = self.table.annotations
+        for key in chunk:
+            node = nodes[key]
+            payload: bytes = b""
+            buffers: list[Any] = []
+            if failure is None:
+                try:
+                    payload, buffers = dumps_node(node)
+                    if annotations and key in annotations:
+                        options = row_options(self.asked, annotations[key])
+                        if options is not None:
+                            columns.options.append((len(columns), options))
+                except (TypeError, ValueError) as error:
+                    failure = TypeError(f"task {key!r} cannot be sent to the cluster: {error}")
+                    failure.__cause__ = error
+                    # Not even the rows of this chunk that could be pickled are of use any more.
+                    columns.wanted = []
+            dependencies = [self.id_of(dependency) for dependency in node.dependencies]
+            columns.add(self.ids[key], key, 0, payload, buffers, dependencies, wanted=failure is None and key in self.wanted)
+        return columns, failure
+
+    def id_of(self, key: Key) -> int:
+        id = self.ids.get(key)
+        return self.external[key].id if id is None else id
+
+    def append(self, columns: Columns, chunk: Sequence[Key], later: dict[Key, int], start: int) -> dict[Key, Future]:
+        """To what is to be sent. The futures of the wanted rows."""
+        client = self.client
+        session = client.session
+        self.payload_bytes += columns.nbytes
+        message = self.terms.apply(columns.message(self.submission))
+        message.first_rank = start
+        if later and any([key in later for key in chunk]):
+            message.later_dependents = [later.get(key, 0) for key in chunk]
+        futures: dict[Key, Future] = {}
+        with session.lock:
+            for id in columns.wanted:
+                key = columns.keys[id - columns.ids[0]]
+                state = session.ledger.states.get(key)
+                if state is None:
+                    state = session.ledger.add(key, id)
+                else:  # another thread was faster
+                    state.refcount += 1
+                futures[key] = Future(key, client, state)
+            session.outgoing.add(message, columns.beside, columns.nbytes + 64 * len(columns))
+        return futures
+
+
+def _asked(terms: Terms) -> dict[str, Any]:
+    """The options of the call, for rows that have annotations beside."""
+    options = terms.options
+    if options is None:
+        return {}
+    asked = {
+        "workers": options.workers,
+        "allow_other_workers": options.allow_other_workers,
+        "resources": options.resources,
+        "retries": options.retries,
+        "executor": options.executor,
+    }
+    return {name: value for name, value in asked.items() if value}
+
+
+def _delayed(item: Any) -> Any:
+    from dask.delayed import delayed
+
+    return delayed(item)
+
+
+def _refuse_unknown(kwargs: dict[str, Any], ignored: Sequence[str]) -> None:
+    """dask passes on whatever its own schedulers take; what would change the result is refused."""
+    unknown = [name for name in kwargs if name not in ignored]
+    if unknown:
+        raise NotImplementedError(f"this option is not available: {', '.join(unknown)}")

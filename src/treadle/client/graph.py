@@ -1,0 +1,184 @@
+"""dask graphs -> a table of rows in the order in which they are sent. Pure but for what dask does when it materialises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from dask._expr import Expr
+from dask._task_spec import GraphNode, convert_legacy_graph
+from dask.base import get_annotations
+from dask.core import flatten, validate_key
+from dask.highlevelgraph import HighLevelGraph
+from dask.order import order
+from dask.typing import no_default
+
+from treadle.client.futures import Future
+from treadle.utils.keys import Key
+
+
+class Table:
+    """A graph that was reduced to what is needed for some keys, in the order of its ranks."""
+
+    def __init__(
+        self,
+        nodes: dict[Key, Any],
+        annotations: Mapping[Key, dict[str, Any]],
+        external: dict[Key, None],
+    ) -> None:
+        #: Nodes by key, dependencies before dependents.
+        self.nodes = nodes
+        #: Annotations by key, for keys that have any; callables were called.
+        self.annotations = annotations
+        #: Keys that nodes depend on and that are no nodes of it: tasks that the client knows already.
+        self.external = external
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+
+def materialize(dsk: Any) -> tuple[dict[Key, Any], dict[str, dict[Key, Any]]]:
+    """The nodes of a dict, a HighLevelGraph or an expression, and its annotations: name -> key -> value."""
+    if isinstance(dsk, Expr):
+        graph = dict(dsk.__dask_graph__())
+        # After the graph: optimisation may change them.
+        return graph, dsk.__dask_annotations__()
+    if isinstance(dsk, HighLevelGraph):
+        annotations: dict[str, dict[Key, Any]] = {}
+        for layer in dsk.layers.values():
+            for name, value in (layer.annotations or {}).items():
+                by_key = annotations.setdefault(name, {})
+                for key in layer:
+                    by_key[key] = value(key) if callable(value) else value
+        return dsk.to_dict(), annotations
+    if isinstance(dsk, Mapping):
+        return dict(dsk), {}
+    raise TypeError(f"a graph is a dict, a HighLevelGraph or an expression, not {type(dsk).__name__}")
+
+
+def build_table(dsk: Any, keys: Sequence[Key], known: Callable[[Key], bool], futures: dict[Key, Future]) -> Table:
+    """What has to be computed for ``keys``, ordered.
+
+    ``known(key)`` says whether the client has the key already: it is not computed again. The futures found in the graph are
+    added to ``futures`` by key. Raises ValueError for a dependency that is nowhere or for a cycle, naming the task;
+    TypeError for a key that is none.
+    """
+    raw, by_name = materialize(dsk)
+    for key, value in raw.items():
+        if type(key) is not str:
+            validate_key(key)
+        if isinstance(value, Future):
+            futures[value.key] = value
+    nodes = convert_legacy_graph(raw)
+    needed, external = _cull(nodes, keys, known, futures)
+    ordered = _ordered(needed)
+    return Table(ordered, _annotations_by_key(by_name, ordered), external)
+
+
+def _cull(
+    nodes: Mapping[Key, Any], keys: Sequence[Key], known: Callable[[Key], bool], futures: dict[Key, Future]
+) -> tuple[dict[Key, Any], dict[Key, None]]:
+    """The nodes that ``keys`` need, and what they need of what is known already."""
+    needed: dict[Key, Any] = {}
+    external: dict[Key, None] = {}
+    # A stack: without dependencies the order stays that of ``keys``.
+    work: list[tuple[Key, Key | None]] = [(key, None) for key in reversed(keys)]
+    while work:
+        key, dependent = work.pop()
+        if key in needed or key in external:
+            continue
+        node = nodes.get(key)
+        if node is None or known(key):
+            if node is None and not known(key) and key not in futures and not _find_future(key, nodes.get(dependent), futures):
+                if dependent is None:
+                    raise ValueError(f"the key {key!r} is wanted, but it is neither in the graph nor known to this client")
+                raise ValueError(
+                    f"missing dependency: task {dependent!r} needs {key!r}, which is neither in the graph nor known to this client"
+                )
+            external[key] = None
+            continue
+        needed[key] = node
+        for dependency in node.dependencies:
+            if dependency not in needed:
+                work.append((dependency, key))
+    return needed, external
+
+
+def _find_future(key: Key, node: Any, futures: dict[Key, Future]) -> bool:
+    """Whether a node refers to the key by a future, maybe another client's."""
+    if isinstance(node, Future):
+        futures[node.key] = node
+        return bool(node.key == key)
+    if isinstance(node, GraphNode):
+        parts = [*getattr(node, "args", ()), *getattr(node, "kwargs", {}).values()]
+        return any([_find_future(key, part, futures) for part in parts])
+    return False
+
+
+def _ordered(nodes: dict[Key, Any]) -> dict[Key, Any]:
+    """Dependencies before dependents, what belongs together close together. Raises ValueError that names a cycle."""
+    if not any([dependency in nodes for node in nodes.values() for dependency in node.dependencies]):
+        return nodes
+    dependencies = {key: {dependency for dependency in node.dependencies if dependency in nodes} for key, node in nodes.items()}
+    _check_cycles(dependencies)
+    ranks = order(nodes, dependencies=dependencies)
+    return {key: nodes[key] for key in sorted(nodes, key=ranks.__getitem__)}
+
+
+def _check_cycles(dependencies: Mapping[Key, set[Key]]) -> None:
+    done: set[Key] = set()
+    for start in dependencies:
+        if start in done:
+            continue
+        path: dict[Key, Any] = {start: iter(dependencies[start])}
+        while path:
+            key = next(reversed(path))
+            for dependency in path[key]:
+                if dependency in path:
+                    names = list(path)
+                    cycle = [*names[names.index(dependency) :], dependency]
+                    raise ValueError("Cycle detected in the graph: " + " -> ".join([repr(name) for name in cycle]))
+                if dependency not in done:
+                    path[dependency] = iter(dependencies[dependency])
+                    break
+            else:
+                done.add(key)
+                del path[key]
+
+
+def _annotations_by_key(by_name: Mapping[str, Mapping[Key, Any]], nodes: Mapping[Key, Any]) -> dict[Key, dict[str, Any]]:
+    """Annotations of the graph itself, and around the caller (``dask.annotate``) for what has none of that name."""
+    around = get_annotations()
+    result: dict[Key, dict[str, Any]] = {}
+    if around:
+        for key in nodes:
+            result[key] = {name: value(key) if callable(value) else value for name, value in around.items()}
+    for name, values in by_name.items():
+        for key, value in values.items():
+            if key in nodes and value is not None and value is not no_default:
+                result.setdefault(key, {})[name] = value
+    return result
+
+
+def flat_keys(keys: Any) -> list[Key]:
+    """Keys out of nested lists. A tuple is a key."""
+    return list(flatten(keys)) if isinstance(keys, list) else [keys]
+
+
+def replace_keys(keys: Any, values: Mapping[Key, Any]) -> Any:
+    """Values in the place of keys in nested lists."""
+    if isinstance(keys, list):
+        return [replace_keys(key, values) for key in keys]
+    return values[keys]
+
+
+def dependents_later(nodes: Mapping[Key, Any], chunk_of: Mapping[Key, int]) -> dict[Key, int]:
+    """For each node how many of its dependents are in later chunks; nodes that have none are left out."""
+    later: dict[Key, int] = {}
+    for key, node in nodes.items():
+        mine = chunk_of[key]
+        for dependency in node.dependencies:
+            chunk = chunk_of.get(dependency)
+            if chunk is not None and chunk < mine:
+                later[dependency] = later.get(dependency, 0) + 1
+    return later

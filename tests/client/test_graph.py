@@ -1,0 +1,103 @@
+"""Graphs become rows: only what is needed, dependencies first."""
+
+import operator
+from collections import namedtuple
+
+import dask
+import pytest
+from dask._task_spec import DataNode, Task, TaskRef
+
+from treadle.client.futures import Future
+from treadle.client.graph import build_table, dependents_later, flat_keys, replace_keys
+
+
+def table(dsk, keys, known=(), futures=None):
+    return build_table(dsk, keys, lambda key: key in known, {} if futures is None else futures)
+
+
+def inc(x):
+    return x + 1
+
+
+def test_only_what_is_needed_in_order():
+    result = table({"c": (operator.add, "a", "b"), "a": 1, "b": (inc, "a"), "unused": (inc, "c")}, ["c"])
+    names = list(result.nodes)
+    assert set(names) == {"a", "b", "c"}
+    assert names.index("a") < names.index("b") < names.index("c")
+
+
+def test_without_dependencies_the_order_is_the_callers():
+    dsk = {f"x{i}": (inc, i) for i in range(5)}
+    assert list(table(dsk, ["x3", "x1", "x2"]).nodes) == ["x3", "x1", "x2"]
+
+
+def test_nested_futures_are_dependencies():
+    Point = namedtuple("Point", "x y")
+    dsk = {"r": (sum, [Future("known"), 1]), "p": (inc, Point(Future("known"), 2))}
+    result = table(dsk, ["r", "p"], known={"known"})
+    assert list(result.external) == ["known"]
+    assert all("known" in node.dependencies for node in result.nodes.values())
+
+
+def test_a_persisted_key_is_its_future():
+    futures = {}
+    result = table({"x": Future("x"), "y": (inc, "x")}, ["y"], futures=futures)
+    assert list(result.nodes) == ["y"]
+    assert list(result.external) == ["x"]
+    assert set(futures) == {"x"}
+
+
+def test_what_is_known_is_not_computed_again():
+    result = table({"a": 1, "b": (inc, "a"), "c": (inc, "b")}, ["c"], known={"b"})
+    assert list(result.nodes) == ["c"]
+    assert list(result.external) == ["b"]
+
+
+def test_a_missing_dependency_names_task_and_key():
+    with pytest.raises(ValueError, match="task 'b' needs 'gone'"):
+        table({"b": Task("b", inc, TaskRef("gone"))}, ["b"])
+    with pytest.raises(ValueError, match="'nowhere' is wanted"):
+        table({"b": 1}, ["nowhere"])
+
+
+def test_a_cycle_is_named():
+    with pytest.raises(ValueError, match="Cycle detected.*'a'"):
+        table({"a": (inc, "b"), "b": (inc, "a")}, ["a"])
+
+
+@pytest.mark.parametrize("key", [None, ("a", None), frozenset([1])])
+def test_keys_are_checked(key):
+    with pytest.raises(TypeError, match=r"key type"):
+        table({key: 1}, [key])
+
+
+def test_annotations_of_graph_and_context():
+    with dask.annotate(retries=2, priority=lambda key: len(key)):
+        result = table({"a": 1, "bb": (inc, "a")}, ["bb"])
+    assert result.annotations == {"a": {"retries": 2, "priority": 1}, "bb": {"retries": 2, "priority": 2}}
+
+
+def test_annotations_of_collections():
+    with dask.annotate(workers=["w1"]):
+        x = dask.delayed(inc)(1)
+    y = dask.delayed(inc)(x)
+    result = table(y.__dask_graph__(), [y.key])
+    assert result.annotations == {x.key: {"workers": ["w1"]}}
+
+
+def test_nodes_of_all_kinds_pass():
+    result = table({"d": DataNode("d", 5), "t": Task("t", inc, TaskRef("d"))}, ["t"])
+    assert result.nodes["t"]({"d": result.nodes["d"]()}) == 6
+
+
+def test_dependents_in_later_chunks_are_counted():
+    nodes = table({"a": 1, "b": (inc, "a"), "c": (operator.add, "a", "b")}, ["c"]).nodes
+    assert dependents_later(nodes, {"a": 0, "b": 0, "c": 1}) == {"a": 1, "b": 1}
+    assert dependents_later(nodes, {"a": 0, "b": 1, "c": 2}) == {"a": 2, "b": 1}
+
+
+def test_nested_keys():
+    keys = ["a", [("b", 0), ["c"]]]
+    assert flat_keys(keys) == ["a", ("b", 0), "c"]
+    assert replace_keys(keys, {"a": 1, ("b", 0): 2, "c": 3}) == [1, [2, [3]]]
+    assert flat_keys(("b", 0)) == [("b", 0)]

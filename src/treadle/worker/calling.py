@@ -1,0 +1,87 @@
+"""From the specification of a task to its value: functions are unpickled once, payloads at each call."""
+
+from __future__ import annotations
+
+import pickle
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from treadle.messages.local import Execute
+from treadle.serialize.spec import load_call, load_node, loads_function
+from treadle.worker.data.store import Store
+
+_loads = pickle.loads
+
+
+class DependencyGone(Exception):
+    """A value that the task needs is not in the store any more; nothing of the task ran."""
+
+
+class FunctionTable:
+    """Functions by id, unpickled at their first use."""
+
+    def __init__(self) -> None:
+        self._bodies: dict[int, bytes] = {}
+        self._functions: dict[int, Callable[..., Any]] = {}
+        self._lock = threading.Lock()
+
+    def learn(self, ids: Sequence[int], bodies: Sequence[bytes]) -> None:
+        for id, body in zip(ids, bodies, strict=True):
+            self._bodies[id] = body
+
+    def unlearn(self, ids: Sequence[int]) -> None:
+        for id in ids:
+            self._bodies.pop(id, None)
+            self._functions.pop(id, None)
+
+    def body(self, id: int) -> bytes:
+        """Pickled. Raises LookupError when it was never sent."""
+        try:
+            return self._bodies[id]
+        except KeyError:
+            raise LookupError(f"the function {id} of the task is not known to this worker") from None
+
+    def get(self, id: int) -> Callable[..., Any]:
+        """Raises what unpickling raises."""
+        function = self._functions.get(id)
+        if function is None:
+            with self._lock:
+                function = self._functions.get(id)
+                if function is None:
+                    function = loads_function(self.body(id))
+                    self._functions[id] = function
+        return function
+
+
+def call(spec: Execute, functions: FunctionTable, store: Store) -> Any:
+    """The value of the task; of a coroutine function the coroutine. Raises what the task raises, or DependencyGone."""
+    if spec.function:
+        function = functions.get(spec.function)
+        if spec.buffers is None:
+            payload = _loads(spec.payload)
+            if type(payload) is tuple:
+                return function(*payload)
+            return function(*payload[0], **payload[1])
+        function, args, kwargs = load_call(spec.payload, spec.buffers, function)
+        return function(*args, **kwargs)
+    node = load_node(spec.payload, spec.buffers or ())
+    if spec.dependencies is None:
+        return node({})
+    return node(collect(spec.dependencies, store))
+
+
+def collect(keys: list[Any], store: Store) -> dict[Any, Any]:
+    """The values that a task needs. Raises DependencyGone, or what the user's mapping raises."""
+    try:
+        return store.collect(keys)
+    except KeyError as error:
+        raise DependencyGone from error
+
+
+def call_elsewhere(body: bytes | None, payload: bytes, buffers: Sequence[Any], values: dict[Any, Any]) -> Any:
+    """As ``call``, in another process, which has neither functions nor values."""
+    if body is None:
+        return load_node(payload, buffers)(values)
+    function, args, kwargs = load_call(payload, buffers, loads_function(body))
+    return function(*args, **kwargs)

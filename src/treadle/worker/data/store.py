@@ -1,0 +1,97 @@
+"""The values a worker keeps: a dict, or the mapping that the user gave as ``Worker(data=...)``. Keyed by the user's key."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import threading
+from collections.abc import Callable, MutableMapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+
+def make_mapping(data: Any, local_directory: str) -> MutableMapping[Any, Any]:
+    """What ``Worker(data=...)`` asks for: None, an empty mapping, a callable that makes one, or (callable, kwargs).
+
+    A callable gets ``worker_local_directory`` when its signature names it. Raises TypeError for something else,
+    ValueError for a mapping that is not empty.
+    """
+    if data is None:
+        return {}
+    if isinstance(data, tuple) and len(data) == 2 and callable(data[0]):
+        data = _made_by(data[0], data[1], local_directory)
+    elif not isinstance(data, MutableMapping) and callable(data):
+        data = _made_by(data, {}, local_directory)
+    if not isinstance(data, MutableMapping):
+        raise TypeError(f"data must be a mutable mapping, or a callable that returns one, or (callable, kwargs); got {data!r}")
+    if len(data):
+        raise ValueError(f"the mapping given as data must be empty, but it has {len(data)} entries; give each worker a mapping of its own")
+    return data
+
+
+def _made_by(factory: Callable[..., Any], kwargs: dict[str, Any], local_directory: str) -> Any:
+    try:
+        wants_directory = "worker_local_directory" in inspect.signature(factory).parameters
+    except (TypeError, ValueError):  # a builtin that does not say
+        wants_directory = False
+    if wants_directory:
+        return factory(worker_local_directory=local_directory, **kwargs)
+    return factory(**kwargs)
+
+
+class Store:
+    """Values by key, used by the loop's thread and by those that execute tasks."""
+
+    def __init__(self, mapping: MutableMapping[Any, Any]) -> None:
+        self.mapping = mapping
+        #: Fetched values that the user's mapping refused: tasks wait for them.
+        self._refused: dict[Any, Any] = {}
+        # A dict is safe to use from several threads, nothing else need be.
+        self._lock: AbstractContextManager[Any] = nullcontext() if type(mapping) is dict else threading.RLock()
+
+    def get(self, key: Any) -> Any:
+        """Raises KeyError when it is not there, and what the user's mapping raises."""
+        with self._lock:
+            try:
+                return self.mapping[key]
+            except KeyError:
+                if key in self._refused:
+                    return self._refused[key]
+                raise
+
+    def collect(self, keys: list[Any]) -> dict[Any, Any]:
+        """Key -> value. Raises as ``get``."""
+        return {key: self.get(key) for key in keys}
+
+    def put(self, key: Any, value: Any) -> None:
+        """Raises what the user's mapping raises."""
+        with self._lock:
+            self.mapping[key] = value
+
+    def put_anyway(self, key: Any, value: Any, error: Exception) -> None:
+        """Keep a value, in memory, that the user's mapping refused with ``error``."""
+        logger.warning("the mapping given as data= does not take the value of %r (%r); it is kept in memory", key, error)
+        with self._lock:
+            self._refused[key] = value
+
+    def drop(self, key: Any) -> None:
+        """Never raises."""
+        with self._lock:
+            self._refused.pop(key, None)
+            try:
+                del self.mapping[key]
+            except KeyError:
+                pass
+            except Exception as error:
+                logger.warning("the mapping given as data= does not let go of %r: %r", key, error)
+
+    def clear(self) -> None:
+        """Drop everything. Never raises."""
+        with self._lock:
+            self._refused.clear()
+            try:
+                self.mapping.clear()
+            except Exception as error:
+                logger.warning("the mapping given as data= cannot be cleared: %r", error)

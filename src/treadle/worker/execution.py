@@ -1,0 +1,371 @@
+"""The thread pool of a worker, whose threads feed themselves, and what tasks can do in it: secede, rejoin, get_worker.
+
+A thread takes the next task from a heap, and the outcomes of all threads reach the event loop by one wake-up at a time.
+The cost of a task counts here: no future, closure, dict or log line is made for one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from heapq import heappop, heappush
+from time import monotonic, time
+from types import CoroutineType
+from typing import Any, NoReturn, TypeAlias
+
+from treadle.context import current_task, current_worker
+from treadle.exceptions import Reschedule
+from treadle.messages.local import Execute, ExecutionFailed, ExecutionRescheduled, ExecutionsSeceded, ExecutionUnready
+from treadle.serialize.errors import dump_error
+from treadle.serialize.sizes import sizeof, type_name
+from treadle.utils.turn import Turn
+from treadle.worker.calling import DependencyGone, FunctionTable, call
+from treadle.worker.data.store import Store
+
+#: (id, value, nbytes, type name, start, stop) of a task that returned; an event; or ``Exited``.
+Outcome: TypeAlias = object
+
+
+class Exited:
+    """A task raised SystemExit or KeyboardInterrupt: the worker shall end."""
+
+    def __init__(self, spec: Execute, error: BaseException) -> None:
+        self.spec = spec
+        self.error = error
+
+
+class RunningTask:
+    """The task that the calling thread or coroutine executes; see ``treadle.context.current_task``."""
+
+    __slots__ = ("place", "reported", "spec", "start_time")
+
+    def __init__(self, spec: Execute, place: Place | None, start_time: float) -> None:
+        self.spec = spec
+        #: The thread of the worker's pool it runs in; None in another executor.
+        self.place = place
+        #: Seconds since the epoch.
+        self.start_time = start_time
+        #: The scheduler was told that it is executing.
+        self.reported = False
+
+    @property
+    def key(self) -> Any:
+        return self.spec.key
+
+    @property
+    def id(self) -> int:
+        return self.spec.id
+
+    @property
+    def attempt(self) -> int:
+        return self.spec.attempt
+
+    @property
+    def priority(self) -> tuple[float, float, int]:
+        return self.spec.priority
+
+    def secede(self) -> None:
+        """Leave the thread pool: another thread takes the place, and the task goes on beside it. Idempotent."""
+        self._place().pool.secede(self)
+
+    def rejoin(self) -> None:
+        """Come back, as soon as a thread of the pool has finished its task. Blocks. Idempotent."""
+        self._place().pool.rejoin(self)
+
+    def _place(self) -> Place:
+        if self.place is None:
+            raise ValueError(f"the task {self.key!r} runs in the executor {self.spec.executor!r}; only the worker's own pool has places")
+        return self.place
+
+
+class Place:
+    """A thread of the pool."""
+
+    __slots__ = ("in_pool", "pool", "rejoined", "running", "thread")
+
+    def __init__(self, pool: ThreadPool) -> None:
+        self.pool = pool
+        self.running: RunningTask | None = None
+        #: Whether it counts as one of the pool's threads. When it does not, it ends with its task.
+        self.in_pool = True
+        self.rejoined = threading.Event()
+        self.thread: threading.Thread
+
+
+class ThreadPool:
+    """Executes specifications by priority.
+
+    ``handle`` is called on the loop with the outcomes since its last call. ``worker`` is what ``get_worker`` returns in tasks.
+    """
+
+    def __init__(
+        self,
+        nthreads: int,
+        loop: asyncio.AbstractEventLoop,
+        handle: Callable[[list[Outcome]], None],
+        functions: FunctionTable,
+        store: Store,
+        worker: Any,
+        *,
+        name: str = "worker",
+        max_error_length: int = 10_000,
+    ) -> None:
+        self.nthreads = nthreads
+        self._loop = loop
+        self._add = Turn(loop, handle).add_from_thread
+        self._functions = functions
+        self._store = store
+        self._worker = worker
+        self._name = name
+        self._max_error_length = max_error_length
+        self._lock = threading.Lock()
+        self._condition = threading.Condition(self._lock)
+        # Everything below is guarded by the lock.
+        #: (priority, id, specification). May hold rows that were taken back.
+        self._heap: list[tuple[tuple[float, float, int], int, Execute]] = []
+        #: What has not started, by id.
+        self._queued: dict[int, Execute] = {}
+        #: Threads by number, those of tasks that seceded included.
+        self._places: dict[int, Place] = {}
+        self._in_pool = 0
+        self._idle = 0
+        self._count = 0
+        self._rejoining: deque[Place] = deque()
+        self._paused = False
+        self._closed = False
+        self._coroutines: dict[asyncio.Task[Any], None] = {}
+
+    # ---------------------------------------------------------------------------------- from the loop's thread
+
+    def offer(self, specs: Sequence[Execute]) -> None:
+        """Queue these; threads that are free take them."""
+        with self._lock:
+            heap, queued = self._heap, self._queued
+            for spec in specs:
+                queued[spec.id] = spec
+                heappush(heap, (spec.priority, spec.id, spec))
+            if not self._paused and not self._closed:
+                self._wake(len(specs))
+
+    def take_back(self, id: int) -> bool:
+        """Whether it had not started, and will not."""
+        with self._lock:
+            return self._queued.pop(id, None) is not None
+
+    def pause(self) -> None:
+        """Start nothing, until ``resume``."""
+        with self._lock:
+            self._paused = True
+
+    def resume(self) -> None:
+        with self._lock:
+            self._paused = False
+            self._wake(len(self._queued))
+
+    def running(self) -> list[RunningTask]:
+        """What is executing, seceded tasks included."""
+        with self._lock:
+            return [place.running for place in self._places.values() if place.running is not None]
+
+    @property
+    def queued(self) -> int:
+        return len(self._queued)
+
+    async def close(self, wait_s: float) -> bool:
+        """Start nothing more, and wait so long for what executes. Whether all threads have ended."""
+        with self._lock:
+            self._closed = True
+            self._queued.clear()
+            self._heap.clear()
+            self._condition.notify_all()
+            for place in self._rejoining:
+                place.rejoined.set()
+            threads = [place.thread for place in self._places.values()]
+        for task in list(self._coroutines):
+            task.cancel()
+        deadline = monotonic() + wait_s
+        while threads and monotonic() < deadline:
+            threads = [thread for thread in threads if thread.is_alive()]
+            if threads:
+                await asyncio.sleep(0.005)
+        return not threads
+
+    def _wake(self, count: int) -> None:
+        """Have up to ``count`` threads look at the queue. With the lock held."""
+        if self._idle:
+            self._condition.notify(min(count, self._idle))
+            count -= self._idle
+        while count > 0 and self._in_pool < self.nthreads:
+            self._start_thread()
+            count -= 1
+
+    def _start_thread(self) -> None:
+        place = Place(self)
+        self._count += 1
+        self._in_pool += 1
+        self._places[self._count] = place
+        name = f"{self._name}-{self._count}"
+        place.thread = threading.Thread(target=self._work, args=(place, self._count), name=name, daemon=True)
+        place.thread.start()
+
+    # ------------------------------------------------------------------------------------- in the threads
+
+    def _work(self, place: Place, number: int) -> None:
+        """Body of a thread."""
+        current_worker.set(self._worker)
+        try:
+            while True:
+                spec = self._next(place)
+                if spec is None:
+                    return
+                running = RunningTask(spec, place, time())
+                place.running = running
+                current_task.set(running)
+                outcome = self._execute(spec, running)
+                place.running = None
+                current_task.set(None)
+                self._add(outcome)
+                # While it waits for the next task it must not keep the last one's value alive.
+                del spec, running, outcome
+        except RuntimeError:
+            if not self._loop.is_closed():
+                raise
+        finally:
+            with self._lock:
+                del self._places[number]
+                if place.in_pool:
+                    self._in_pool -= 1
+
+    def _next(self, place: Place) -> Execute | None:
+        """The most urgent task; waits for one. None: the thread is to end."""
+        with self._lock:
+            heap, queued = self._heap, self._queued
+            while True:
+                if self._closed or not place.in_pool:
+                    return None
+                if self._rejoining:
+                    # Somebody comes back: this thread gives its place.
+                    other = self._rejoining.popleft()
+                    other.in_pool = True
+                    place.in_pool = False
+                    other.rejoined.set()
+                    return None
+                while heap and not self._paused:
+                    id, spec = heappop(heap)[1:]
+                    if queued.get(id) is spec:
+                        del queued[id]
+                        return spec
+                self._idle += 1
+                self._condition.wait()
+                self._idle -= 1
+
+    def _execute(self, spec: Execute, running: RunningTask) -> Outcome:
+        start = running.start_time
+        try:
+            value = call(spec, self._functions, self._store)
+            if type(value) is CoroutineType:
+                value = self._await(value)
+            stop = time()
+            return (spec.id, value, sizeof(value), type_name(value), start, stop)
+        except BaseException as error:
+            return outcome_of_error(spec, error, start, self._max_error_length)
+
+    def _await(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Run it on the loop, in this thread's context; the thread waits, so that it counts as one that executes."""
+        future = asyncio.run_coroutine_threadsafe(self._guarded(coroutine), self._loop)
+        value, error = future.result()
+        if error is not None:
+            raise error
+        return value
+
+    async def _guarded(self, coroutine: Coroutine[Any, Any, Any]) -> tuple[Any, BaseException | None]:
+        """Some exceptions would end the loop if a task of it raised them."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._coroutines[task] = None
+        try:
+            return await coroutine, None
+        except BaseException as error:
+            return None, error
+        finally:
+            del self._coroutines[task]
+
+    # ------------------------------------------------------------------------------------ leaving the pool
+
+    def secede(self, running: RunningTask) -> None:
+        place = running.place
+        assert place is not None
+        with self._lock:
+            if place.running is not running or not place.in_pool or self._closed:
+                return
+            place.in_pool = False
+            self._in_pool -= 1
+            if self._queued and not self._paused and not self._idle:
+                self._start_thread()
+        self._add(ExecutionsSeceded([running.id]))
+
+    def rejoin(self, running: RunningTask) -> None:
+        place = running.place
+        assert place is not None
+        if threading.get_ident() != place.thread.ident:
+            raise RuntimeError("rejoin() waits for a place in the thread pool, which a coroutine cannot do")
+        with self._lock:
+            if place.running is not running or place.in_pool or self._closed:
+                return
+            if self._in_pool < self.nthreads:
+                place.in_pool = True
+                self._in_pool += 1
+                return
+            place.rejoined.clear()
+            self._rejoining.append(place)
+            self._condition.notify()
+        place.rejoined.wait()
+
+
+def outcome_of_error(spec: Execute, error: BaseException, start: float, max_error_length: int) -> Outcome:
+    """What the core, or the worker, is to hear of a task that raised."""
+    if isinstance(error, Reschedule):
+        return ExecutionRescheduled(spec.id)
+    if isinstance(error, DependencyGone):
+        return ExecutionUnready(spec.id)
+    if isinstance(error, (SystemExit, KeyboardInterrupt)):
+        return Exited(spec, error)
+    return ExecutionFailed(spec.id, dump_error(error, max_error_length), start, time())
+
+
+# ---------------------------------------------------------------------------------------- for use in tasks
+
+
+def get_worker() -> Any:
+    """The worker that runs the current task. Raises ValueError outside of a task."""
+    worker = current_worker.get()
+    if worker is None:
+        raise ValueError("No worker found: get_worker() is for use inside of tasks, in the threads of a worker")
+    return worker
+
+
+def secede(adjust: bool = True) -> None:
+    """Have the current task leave the worker's thread pool, so that another one can run beside it.
+
+    ``adjust=False`` (no other thread for its place) is not possible. Raises ValueError outside of a task.
+    """
+    if not adjust:
+        raise NotImplementedError("secede(adjust=False) is not there: a place that is left is always filled again")
+    task = current_task.get()
+    if task is None:
+        _no_task("secede")
+    task.secede()
+
+
+def rejoin() -> None:
+    """Have the current task come back to the thread pool; waits for a place. Raises ValueError outside of a task."""
+    task = current_task.get()
+    if task is None:
+        _no_task("rejoin")
+    task.rejoin()
+
+
+def _no_task(name: str) -> NoReturn:
+    raise ValueError(f"{name}() is for use inside of tasks, in the threads of a worker")

@@ -1,0 +1,643 @@
+"""The worker's shell: what arrives goes to the core, and what the core decides is done. It owns no task state."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import shutil
+import sys
+import uuid
+import weakref
+from collections.abc import Generator, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from time import time as _wall_clock
+from typing import Any, ClassVar, Final
+
+import cloudpickle
+import dask
+import dask.system
+import msgspec
+import psutil
+
+import treadle
+from treadle import config
+from treadle.comm.addressing import address_from_user_args, get_address_host, local_host, parse_address, resolve_address
+from treadle.comm.interface import Introduction, Listener, Role
+from treadle.comm.registry import listen
+from treadle.comm.security import Security, find_secret
+from treadle.context import current_task, current_worker
+from treadle.exceptions import AuthenticationError, InvariantError, PeerProtocolError, VersionError
+from treadle.messages.local import ExecutionsDone, ExecutionsStarted, Paused, StoreFailed, TakeBackDone, Tick
+from treadle.messages.worker_scheduler import (
+    CloseWorker,
+    LearnFunctions,
+    LeaveWorker,
+    RegisterWorker,
+    TaskErred,
+    UnlearnFunctions,
+    WorkerHeartbeat,
+    WorkerRan,
+    WorkerRun,
+)
+from treadle.serialize.errors import dump_error
+from treadle.serialize.run import run_function
+from treadle.utils.scheduler_file import wait_for_scheduler_file
+from treadle.utils.status import Status
+from treadle.worker import options as worker_options
+from treadle.worker.calling import FunctionTable
+from treadle.worker.data.store import Store, make_mapping
+from treadle.worker.execution import Exited, RunningTask, ThreadPool
+from treadle.worker.memory_limit import parse_memory_limit
+from treadle.worker.named_executors import NamedExecutors
+from treadle.worker.serving import DataServer
+from treadle.worker.stream import SchedulerStream, connect_to_scheduler
+from treadle.worker.transfer import Fetcher
+from treadle.worker.transitions.machine import WorkerTransitions
+from treadle.worker.transitions.outbox import WorkerOutbox
+from treadle.worker.transitions.state import CoreStatistics
+
+logger = logging.getLogger(__name__)
+
+#: A task that executes for longer is reported as started.
+STARTED_AFTER_S: Final = 0.02
+#: How long tasks that still execute may take when the worker closes; nobody wants their results.
+EXECUTOR_GRACE_S: Final = 2.0
+
+
+@dataclass(frozen=True)
+class WorkerStatistics:
+    core: CoreStatistics
+    executing: int
+    queued: int
+    answers_under_way: int
+
+
+class Worker:
+    """Executes tasks for a scheduler. ``await Worker(address)`` or ``async with Worker(address)`` starts it; ``close`` ends it.
+
+    ``scheduler_ip`` is the scheduler's address (or its host, with ``scheduler_port``); else ``scheduler_file``, else the config
+    key scheduler-address. ``memory_limit``: see ``parse_memory_limit``. ``data``: see ``make_mapping``. ``executor``: see
+    ``treadle.worker.options.named_executors``. ``port``: a number, a range or ``"8000:8010"``. ``death_timeout``: how long to wait for
+    the scheduler before TimeoutError; None: for ever. ``nanny``: id of the nanny that watches this process.
+    Raises ValueError for a name that is in use, AuthenticationError, OSError when it cannot listen.
+    """
+
+    _instances: ClassVar[weakref.WeakSet[Worker]] = weakref.WeakSet()
+
+    def __init__(
+        self,
+        scheduler_ip: Any = None,
+        scheduler_port: int | None = None,
+        *,
+        scheduler_file: str | os.PathLike[str] | None = None,
+        nthreads: int | None = None,
+        name: Any = None,
+        resources: dict[str, float] | None = None,
+        memory_limit: Any = "auto",
+        data: Any = None,
+        executor: Any = None,
+        death_timeout: Any = None,
+        security: Security | dict[str, Any] | None = None,
+        host: str | None = None,
+        port: Any = 0,
+        interface: str | None = None,
+        protocol: str | None = None,
+        contact_address: str | None = None,
+        local_directory: str | os.PathLike[str] | None = None,
+        heartbeat_interval: Any = None,
+        validate: bool | None = None,
+        silence_logs: int | str | None = None,
+        nanny: str | None = None,
+        loop: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        worker_options.check_options(kwargs)
+        settings = self._settings = config.worker_settings()
+        self._scheduler_address = None if scheduler_file is not None else worker_options.scheduler_address(scheduler_ip, scheduler_port)
+        if self._scheduler_address is None and scheduler_file is None:
+            raise ValueError("a worker needs the address of its scheduler: Worker('tcp://127.0.0.1:8786'), or scheduler_file=...")
+        self._scheduler_file = scheduler_file
+        self.nthreads = dask.system.CPU_COUNT if nthreads is None else int(nthreads)
+        if self.nthreads < 1:
+            raise ValueError(f"nthreads must be at least 1, got {nthreads}")
+        self.memory_limit = parse_memory_limit(memory_limit, self.nthreads, dask.system.CPU_COUNT)
+        self._given_name = name
+        self.resources = worker_options.check_resources(settings.resources if resources is None else resources)
+        self._data_option = data
+        self._offload = ThreadPoolExecutor(1, thread_name_prefix="treadle-offload")
+        self._named = worker_options.named_executors(executor, self._offload)
+        self._death_timeout_s = None if death_timeout is None else config.seconds(death_timeout)
+        self.security = Security(**security) if isinstance(security, dict) else security
+        self._listen_arguments = (host, port, interface, protocol)
+        self._ports = list(worker_options.ports(port))
+        self._contact_address = contact_address
+        self._base_directory = local_directory
+        self._heartbeat_s = settings.heartbeat_s if heartbeat_interval is None else config.seconds(heartbeat_interval)
+        self._validate = settings.validate if validate is None else bool(validate)
+        if silence_logs:
+            logging.getLogger("treadle").setLevel(silence_logs)
+        self.nanny = nanny
+        self._wanted_loop = loop
+
+        self.id = f"Worker-{uuid.uuid4()}"
+        self.status = Status.created
+        #: Whether the nanny shall start another worker when this one has ended.
+        self.restart_requested = False
+        self.local_directory = ""
+        self._address: str | None = None
+        self._session = secrets.token_bytes(16)
+        self._functions = FunctionTable()
+        self._background: set[asyncio.Task[Any]] = set()
+        self._events: list[object] = []
+        self._handling = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._started_timer: asyncio.TimerHandle | None = None
+        self._process = psutil.Process()
+        self._listener: Listener | None = None
+        self._stream: SchedulerStream | None = None
+        self._finished: asyncio.Event | None = None
+        # Made when it starts, when host and loop are known.
+        self.loop: asyncio.AbstractEventLoop
+        self._store: Store
+        self._core: WorkerTransitions
+        self._pool: ThreadPool
+        self._named_executors: NamedExecutors
+        self._fetcher: Fetcher
+        self._server: DataServer
+        Worker._instances.add(self)
+
+    # ------------------------------------------------------------------------------------- what it knows
+
+    @property
+    def address(self) -> str:
+        """Where it serves data. Raises ValueError before it was started."""
+        if self._address is None:
+            raise ValueError("the worker has no address before it is started: await it")
+        return self._address
+
+    @property
+    def worker_address(self) -> str:
+        return self.address
+
+    @property
+    def scheduler_address(self) -> str:
+        if self._scheduler_address is None:
+            raise ValueError("the worker does not know its scheduler before it is started: await it")
+        return self._scheduler_address
+
+    @property
+    def name(self) -> Any:
+        return self._address if self._given_name is None else self._given_name
+
+    @property
+    def data(self) -> MutableMapping[Any, Any]:
+        """The values it keeps, by key: to look at, not to change."""
+        return self._store.mapping
+
+    @property
+    def executors(self) -> dict[str, Any]:
+        """What executes tasks, by name; ``"default"`` takes those that name none."""
+        return {"default": self._pool, **self._named}
+
+    def get_current_task(self) -> Any:
+        """The key of the task that the caller runs in. Raises ValueError outside of a task."""
+        task = current_task.get()
+        if task is None:
+            raise ValueError("get_current_task() is for use inside of tasks")
+        return task.key
+
+    def statistics(self) -> WorkerStatistics:
+        running = self._running()
+        return WorkerStatistics(
+            core=self._core.statistics(),
+            executing=len(running),
+            queued=self._pool.queued + self._named_executors.queued,
+            answers_under_way=self._server.under_way,
+        )
+
+    def story(self, *ids: int) -> list[tuple[float, int, str, str]]:
+        """(when, id, start, finish) of the last transitions of these tasks, or of all."""
+        return self._core.story(list(ids))
+
+    def __repr__(self) -> str:
+        where = self._address or "not started"
+        return f"<Worker {where!r}, name: {self.name}, status: {self.status.name}, threads: {self.nthreads}>"
+
+    # -------------------------------------------------------------------------------------------- its life
+
+    def __await__(self) -> Generator[Any, None, Worker]:
+        return self.start().__await__()
+
+    async def __aenter__(self) -> Worker:
+        return await self.start()
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    async def start(self) -> Worker:
+        """Listen, connect to the scheduler, register. Idempotent. Raises what keeps it from running, with nothing left behind."""
+        if self.status is not Status.created:
+            return self
+        self.status = Status.starting
+        loop = self.loop = asyncio.get_running_loop()
+        wanted = getattr(self._wanted_loop, "asyncio_loop", self._wanted_loop)
+        try:
+            if wanted is not None and wanted is not loop:
+                raise RuntimeError("the worker was given another loop than the one it is started on; leave out loop=")
+            self._finished = asyncio.Event()
+            secret = await self._find_scheduler()
+            self.local_directory = worker_options.scratch_directory(self._base_directory)
+            self._store = Store(make_mapping(self._data_option, self.local_directory))
+            await self._listen(secret)
+            self._make_parts(secret)
+            await self._register(secret)
+            if self.status is not Status.starting:
+                raise OSError(f"the scheduler {self.scheduler_address} was lost as soon as the worker had registered")
+        except BaseException:
+            self.status = Status.failed
+            await self._release(0.0)
+            raise
+        self.status = Status.running
+        self._beat()
+        logger.info("Worker %s started at %s, %s threads, scheduler %s", self.name, self.address, self.nthreads, self.scheduler_address)
+        return self
+
+    async def _find_scheduler(self) -> bytes:
+        """Sets the scheduler's address and returns the secret. Raises TimeoutError, AuthenticationError."""
+        file_secret = None
+        if self._scheduler_file is not None:
+            timeout_s = self._death_timeout_s
+            content = await wait_for_scheduler_file(self._scheduler_file, float("inf") if timeout_s is None else timeout_s)
+            self._scheduler_address, file_secret = content.address, content.secret
+        secret = find_secret(self.security, config.secret_settings(), file_secret)
+        # For the clients of its tasks.
+        self.security = Security(secret=secret.value)
+        return secret.value
+
+    async def _listen(self, secret: bytes) -> None:
+        host, _, interface, protocol = self._listen_arguments
+        scheme = parse_address(self.scheduler_address)[0]
+        if host is None and interface is None and scheme != "inproc" and (protocol or scheme) != "inproc":
+            # What the scheduler can reach it by is what others can.
+            resolved = await self.loop.run_in_executor(self._offload, resolve_address, self.scheduler_address)
+            host = local_host(get_address_host(resolved))
+        failure: OSError | None = None
+        for port in self._ports:
+            address = address_from_user_args(host, port, interface, protocol or (None if host and "://" in host else scheme))
+            try:
+                self._listener = await listen(address, self._accept, session=self._session, secret=secret)
+                break
+            except OSError as error:
+                failure = error
+        if self._listener is None:
+            assert failure is not None
+            raise failure
+        self._address = self._listener.contact_address
+        if self._contact_address:
+            scheme = parse_address(self._address)[0]
+            self._address = self._contact_address if "://" in self._contact_address else f"{scheme}://{self._contact_address}"
+
+    def _accept(self, comm: Any) -> None:
+        if self.status not in (Status.running, Status.starting, Status.paused, Status.closing_gracefully) or not hasattr(self, "_server"):
+            comm.abort()
+            return
+        self._server.accept(comm)
+
+    def _make_parts(self, secret: bytes) -> None:
+        settings = self._settings
+        host = get_address_host(self.address)
+        length = settings.max_error_length
+        self._core = WorkerTransitions(
+            host, self.resources, settings.connections_outgoing, settings.transfer_message_bytes, self._validate
+        )
+        name = f"treadle-worker-{self.name}"
+        self._pool = ThreadPool(
+            self.nthreads, self.loop, self._on_outcomes, self._functions, self._store, self, name=name, max_error_length=length
+        )
+        self._named_executors = NamedExecutors(
+            self._named, self.loop, self._on_outcomes, self._functions, self._store, self, max_error_length=length
+        )
+        self._fetcher = Fetcher(Introduction(Role.PEER, self._session), secret, self._offload, self._deliver, length)
+        self._server = DataServer(
+            self._store,
+            self._core.stored_key,
+            self._deliver,
+            self._offload,
+            max_incoming=settings.connections_incoming,
+            max_answer_bytes=settings.transfer_message_bytes,
+        )
+
+    async def _register(self, secret: bytes) -> None:
+        timeout_s = self._death_timeout_s
+        each_s = config.comm_settings().connect_timeout_s if timeout_s is None else timeout_s
+        introduction = Introduction(Role.WORKER, self._session)
+        while True:
+            try:
+                comm = await connect_to_scheduler(self.scheduler_address, introduction, secret, each_s)
+                break
+            except (AuthenticationError, VersionError):
+                raise
+            except TimeoutError as error:
+                if timeout_s is not None:
+                    raise
+                logger.warning("%s; trying again", error)
+        self._stream = SchedulerStream(comm, self._on_messages, self._on_lost)
+        registration = RegisterWorker(
+            id=self.id,
+            address=self.address,
+            name=str(self.name),
+            host=get_address_host(self.address),
+            nthreads=self.nthreads,
+            memory_limit=self.memory_limit,
+            resources=self.resources,
+            pid=os.getpid(),
+            local_directory=self.local_directory,
+            versions=_versions(),
+            nanny=self.nanny,
+        )
+        await self._stream.register(registration)
+
+    async def close(self, timeout: Any = 30, executor_wait: bool = True, nanny: bool = True, reason: str = "worker-close") -> None:
+        """Tell the scheduler and stop; the values it keeps are gone. Idempotent; returns when it is done.
+
+        Tasks that execute get a moment to end (at most ``timeout``), none with ``executor_wait=False``.
+        ``nanny=False``: the nanny shall start another worker.
+        """
+        if not nanny:
+            self.restart_requested = True
+        await self._close(config.seconds(timeout), executor_wait, LeaveWorker(reason))
+
+    async def close_gracefully(self, restart: bool = False, reason: str = "worker-close-gracefully") -> None:
+        """Take no new tasks, finish those that are here, then close. Values that only this worker has are computed again."""
+        if self.status not in (Status.running, Status.paused):
+            await self.close(reason=reason)
+            return
+        self.status = Status.closing_gracefully
+        self._handle([Paused(True)])
+        while self.status is Status.closing_gracefully and (self._running() or self._pool.queued or self._named_executors.queued):
+            await asyncio.sleep(0.01)
+        await self.close(nanny=not restart, reason=reason)
+
+    async def finished(self) -> None:
+        """Wait until it is closed."""
+        if self._finished is None:
+            raise RuntimeError("the worker was not started")
+        await self._finished.wait()
+
+    async def _close(self, timeout_s: float, executor_wait: bool, farewell: LeaveWorker | None) -> None:
+        if self.status in (Status.closing, Status.closed):
+            if self._finished is not None:
+                await self._finished.wait()
+            return
+        if self.status in (Status.created, Status.failed):
+            self.status = Status.closed
+            self._offload.shutdown(wait=False)
+            return
+        self.status = Status.closing
+        if self._stream is not None and farewell is not None:
+            self._stream.send([farewell])
+        await self._release(min(timeout_s, EXECUTOR_GRACE_S) if executor_wait else 0.0)
+        self.status = Status.closed
+        assert self._finished is not None
+        self._finished.set()
+
+    async def _release(self, executor_wait_s: float) -> None:
+        """Let go of everything, whatever of it there is."""
+        for timer in (self._timer, self._started_timer):
+            if timer is not None:
+                timer.cancel()
+        current = asyncio.current_task()
+        for task in list(self._background):
+            if task is not current:
+                task.cancel()
+        if self._listener is not None:
+            await self._listener.stop()
+        if self._stream is not None:
+            await self._stream.close()
+        if hasattr(self, "_server"):
+            self._fetcher.close()
+            self._server.close()
+            await self._pool.close(executor_wait_s)
+            self._store.clear()
+        for executor in self._named.values():
+            executor.shutdown(wait=False, cancel_futures=True)
+        if self.local_directory:
+            shutil.rmtree(self.local_directory, ignore_errors=True)
+
+    def _end(self, farewell: LeaveWorker | None) -> None:
+        """Close, from where one cannot wait for it."""
+        if self.status not in (Status.closing, Status.closed, Status.failed):
+            self._spawn(self._close(30.0, True, farewell))
+
+    def _spawn(self, coroutine: Any) -> None:
+        task: asyncio.Task[Any] = self.loop.create_task(coroutine)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    # ------------------------------------------------------------------------------------------- one turn
+
+    def _on_messages(self, messages: list[Any]) -> None:
+        """From the scheduler, in one turn of the loop."""
+        events: list[object] = []
+        for message in messages:
+            kind = type(message)
+            if kind is LearnFunctions:
+                self._functions.learn(message.ids, message.bodies)
+            elif kind is UnlearnFunctions:
+                self._functions.unlearn(message.ids)
+            elif kind is WorkerRun:
+                self._spawn(self._run(message))
+            elif kind is CloseWorker:
+                logger.info("the scheduler closes worker %s: %s", self.name, message.reason)
+                self.restart_requested = self.restart_requested or message.restart
+                self._end(LeaveWorker(message.reason))
+            else:
+                events.append(message)
+        self._handle(events)
+
+    def _on_outcomes(self, outcomes: list[Any]) -> None:
+        """From the threads, as many as have come up."""
+        rows = [outcome for outcome in outcomes if type(outcome) is tuple]
+        events: list[object] = []
+        if rows:
+            ids, values, nbytes, types, starts, stops = zip(*rows, strict=True)
+            events.append(ExecutionsDone(list(ids), list(values), list(nbytes), list(types), list(starts), list(stops)))
+        if len(rows) != len(outcomes):
+            for outcome in outcomes:
+                if type(outcome) is Exited:
+                    self._exited(outcome)
+                elif type(outcome) is not tuple:
+                    events.append(outcome)
+        self._handle(events)
+
+    def _deliver(self, event: object) -> None:
+        self._handle([event])
+
+    def _handle(self, events: list[object]) -> None:
+        """Have the core decide, and do what it says. Not nested: what comes meanwhile comes next."""
+        if self.status in (Status.closing, Status.closed, Status.failed):
+            return
+        self._events.extend(events)
+        if self._handling:
+            return
+        self._handling = True
+        try:
+            while self._events:
+                events, self._events = self._events, []
+                self._perform(self._core.handle(events, self.loop.time()))
+        except PeerProtocolError as error:
+            logger.error("the scheduler %s broke the protocol; worker %s closes: %s", self.scheduler_address, self.name, error)
+            self._end(None)
+        except InvariantError:
+            logger.critical("worker %s contradicts itself and closes", self.name, exc_info=True)
+            self._end(None)
+        finally:
+            self._handling = False
+
+    def _perform(self, out: WorkerOutbox) -> None:
+        store = self._store
+        for key in out.drop:
+            store.drop(key)
+        if out.store:
+            self._keep(out)
+        messages = out.messages()
+        if messages and self._stream is not None:
+            self._stream.send(messages)
+        if out.execute:
+            self._execute(out.execute)
+        if out.take_back:
+            done = TakeBackDone([], [])
+            for id in out.take_back:
+                taken = self._pool.take_back(id) or self._named_executors.take_back(id)
+                (done.taken if taken else done.kept).append(id)
+            # Before anything else that comes.
+            self._events.insert(0, done)
+        for fetch in out.fetch:
+            self._fetcher.fetch(fetch)
+        for address in out.closed_peers:
+            self._fetcher.forget(address)
+        if out.wake_at and (self._timer is None or self._timer.cancelled() or self._timer.when() > out.wake_at):
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self.loop.call_at(out.wake_at, self._tick)
+        if out.paused and self.status is Status.running:
+            self.status = Status.paused
+            self._pool.pause()
+        elif out.resumed and self.status is Status.paused:
+            self.status = Status.running
+            self._pool.resume()
+
+    def _keep(self, out: WorkerOutbox) -> None:
+        refused: list[TaskErred] = []
+        put = self._store.put
+        for id, (key, value) in out.store.items():
+            try:
+                put(key, value)
+            except Exception as error:
+                row = out.withdraw_finished(id)
+                if row is None:
+                    self._store.put_anyway(key, value, error)
+                else:
+                    refused.append(TaskErred(id, row[0], dump_error(error, self._settings.max_error_length), row[1], row[2]))
+        if refused:
+            self._events.insert(0, StoreFailed(refused))
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._handle([Tick()])
+
+    # ------------------------------------------------------------------------------------------ execution
+
+    def _execute(self, specs: list[Any]) -> None:
+        if "default" in self._named:
+            for spec in specs:
+                self._named_executors.offer(spec, spec.executor or "default")
+        else:
+            own = [spec for spec in specs if spec.executor is None or spec.executor == "default"]
+            self._pool.offer(own)
+            if len(own) != len(specs):
+                for spec in specs:
+                    if spec.executor is not None and spec.executor != "default":
+                        self._named_executors.offer(spec, spec.executor)
+        if self._started_timer is None:
+            self._started_timer = self.loop.call_later(STARTED_AFTER_S, self._report_started)
+
+    def _running(self) -> list[RunningTask]:
+        return self._pool.running() + self._named_executors.running()
+
+    def _report_started(self) -> None:
+        """What has been executing for a moment; looks again as long as more may start. One timer, not one a task."""
+        self._started_timer = None
+        fresh: list[int] = []
+        again = bool(self._pool.queued or self._named_executors.queued)
+        now = _wall_clock()
+        for running in self._running():
+            if running.reported:
+                continue
+            if now - running.start_time < STARTED_AFTER_S:
+                again = True
+                continue
+            running.reported = True
+            fresh.append(running.id)
+        if fresh:
+            self._handle([ExecutionsStarted(fresh)])
+        if again and self._started_timer is None:
+            self._started_timer = self.loop.call_later(STARTED_AFTER_S, self._report_started)
+
+    def _exited(self, outcome: Exited) -> None:
+        """A task wants the process to end: as if it had died, so that the task is blamed and others are run elsewhere."""
+        logger.error("task %r raised %r; worker %s ends", outcome.spec.key, outcome.error, self.name)
+        self._handle([ExecutionsStarted([outcome.spec.id])])
+        self.restart_requested = True
+        self._end(None)
+
+    async def _run(self, request: WorkerRun) -> None:
+        current_worker.set(self)
+        try:
+            payload, error = await run_function(request, {"dask_worker": self}, self._settings.max_error_length)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as failure:  # SystemExit would end the loop
+            payload, error = b"", dump_error(failure, self._settings.max_error_length)
+        if error is not None and not request.wait:
+            logger.warning("a function run on worker %s failed: %s", self.name, error.exception_text)
+        if request.wait and self._stream is not None:
+            self._stream.send([WorkerRan(request.request, payload, error)])
+
+    # ------------------------------------------------------------------------------------------- liveness
+
+    def _beat(self) -> None:
+        if self.status in (Status.closing, Status.closed, Status.failed) or self._stream is None:
+            return
+        self._stream.send([WorkerHeartbeat(self._metrics())])
+        self.loop.call_later(self._heartbeat_s, self._beat)
+
+    def _metrics(self) -> dict[str, Any]:
+        states = self._core.statistics().states
+        return {
+            "memory": self._process.memory_info().rss,
+            "cpu": self._process.cpu_percent(),
+            "executing": len(self._running()),
+            "ready": self._pool.queued + self._named_executors.queued,
+            "in_memory": states.get("memory", 0),
+        }
+
+    def _on_lost(self, error: Exception | None) -> None:
+        reason = error or "it closed the connection"
+        logger.warning("worker %s lost its scheduler %s (%s) and closes", self.name, self.scheduler_address, reason)
+        self._end(None)
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "python": ".".join(str(part) for part in sys.version_info[:3]),
+        "treadle": treadle.__version__,
+        "dask": dask.__version__,
+        "msgspec": msgspec.__version__,
+        "cloudpickle": cloudpickle.__version__,
+    }
+
+

@@ -1,0 +1,205 @@
+"""Serving values to peers and clients, and taking what they hand over."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Any, Final
+
+from treadle.comm.interface import Buffer, Comm, Role
+from treadle.exceptions import CommClosedError, PeerProtocolError
+from treadle.messages.base import Message
+from treadle.messages.codec import decode_peer_to_worker, encode
+from treadle.messages.local import DataLost, DataPut
+from treadle.messages.worker_worker import Busy, Data, DataStored, GetData, PeerRefused, PutData
+from treadle.serialize.sizes import sizeof, type_name
+from treadle.serialize.values import pack_values, unpack_block
+from treadle.worker.data.store import Store
+from treadle.worker.transfer import LARGE_BYTES
+
+logger = logging.getLogger(__name__)
+
+#: Answers up to this size are made at once; longer ones are counted and made in another thread.
+_SMALL_BYTES: Final = 65_536
+
+
+class DataServer:
+    """``find``: (key, bytes) of a value that is here, by id. ``deliver`` is called with events, and has handled them when it returns."""
+
+    def __init__(
+        self,
+        store: Store,
+        find: Callable[[int], tuple[object, int] | None],
+        deliver: Callable[[object], None],
+        offload: Executor,
+        *,
+        max_incoming: int,
+        max_answer_bytes: int,
+    ) -> None:
+        self._store = store
+        self._find = find
+        self._deliver = deliver
+        self._offload = offload
+        self._max_incoming = max_incoming
+        self._max_answer_bytes = max_answer_bytes
+        self._comms: dict[Comm, None] = {}
+        #: Long answers that are made or sent.
+        self._under_way: dict[asyncio.Task[None], None] = {}
+
+    @property
+    def under_way(self) -> int:
+        return len(self._under_way)
+
+    def accept(self, comm: Comm) -> None:
+        """A ``CommHandler``."""
+        if comm.peer.role is not Role.PEER:
+            comm.abort()
+            return
+        self._comms[comm] = None
+
+        def on_closed(error: Exception | None) -> None:
+            self._comms.pop(comm, None)
+
+        comm.start(lambda body, buffers: self._on_frame(comm, body, buffers), on_closed)
+
+    def close(self) -> None:
+        for task in list(self._under_way):
+            task.cancel()
+        for comm in list(self._comms):
+            comm.abort()
+
+    def _on_frame(self, comm: Comm, body: Buffer, buffers: list[Buffer]) -> None:
+        at = 0
+        for message in decode_peer_to_worker(body):
+            if isinstance(message, GetData):
+                self._get(comm, message)
+            elif isinstance(message, PutData):
+                count = sum([block.buffers for block in message.blocks])
+                beside = buffers[at : at + count]
+                at += count
+                self._put(comm, message, beside)
+
+    # ------------------------------------------------------------------------------------------ get
+
+    def _get(self, comm: Comm, request: GetData) -> None:
+        ids: list[int] = []
+        keys: list[object] = []
+        sizes: list[int] = []
+        missing: list[int] = []
+        total = 0
+        for id in request.ids:
+            found = self._find(id)
+            if found is None:
+                missing.append(id)
+                continue
+            if ids and total + found[1] > self._max_answer_bytes:
+                continue  # to be asked for again
+            ids.append(id)
+            keys.append(found[0])
+            sizes.append(found[1])
+            total += found[1]
+        if total <= _SMALL_BYTES:
+            answer, buffers, lost = self._pack(request.request, ids, keys, sizes, missing)
+            self._answer(comm, answer, buffers, lost)
+        elif len(self._under_way) >= self._max_incoming:
+            comm.send(encode([Busy(request.request)]))
+        else:
+            self._spawn(self._get_large(comm, request.request, ids, keys, sizes, missing))
+
+    async def _get_large(
+        self, comm: Comm, request: int, ids: list[int], keys: list[object], sizes: list[int], missing: list[int]
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        answer, buffers, lost = await loop.run_in_executor(self._offload, self._pack, request, ids, keys, sizes, missing)
+        self._answer(comm, answer, buffers, lost)
+        # It counts until it is on its way.
+        await comm.drained(LARGE_BYTES)
+
+    def _pack(
+        self, request: int, ids: list[int], keys: list[object], sizes: list[int], missing: list[int]
+    ) -> tuple[Data, list[Buffer], list[int]]:
+        """The answer, its buffers, and the ids that the store has lost. In any thread."""
+        values: list[Any] = []
+        here: list[int] = []
+        here_sizes: list[int] = []
+        lost: list[int] = []
+        for id, key, size in zip(ids, keys, sizes, strict=True):
+            try:
+                values.append(self._store.get(key))
+            except KeyError:
+                lost.append(id)
+                continue
+            here.append(id)
+            here_sizes.append(size)
+        blocks, buffers, failed = pack_values(here, values, here_sizes)
+        return Data(request, blocks, missing + lost, failed), buffers, lost
+
+    def _answer(self, comm: Comm, answer: Data, buffers: list[Buffer], lost: list[int]) -> None:
+        # What was dropped while the answer was made is no loss.
+        lost = [id for id in lost if self._find(id) is not None]
+        if lost:
+            self._deliver(DataLost(lost))
+        try:
+            comm.send(encode([answer]), buffers)
+        except (ValueError, OverflowError) as error:
+            self._refuse(comm, answer.request, error)
+
+    # ------------------------------------------------------------------------------------------ put
+
+    def _put(self, comm: Comm, message: PutData, buffers: list[Buffer]) -> None:
+        if len(message.ids) != len(message.keys):
+            raise PeerProtocolError("PutData has columns of different lengths")
+        if sum([len(block.pickle) for block in message.blocks]) > LARGE_BYTES:
+            self._spawn(self._put_large(comm, message, buffers))
+            return
+        try:
+            values = _unpack_all(message, buffers)
+        except Exception as error:
+            self._refuse(comm, message.request, error)
+        else:
+            self._keep(comm, message, values)
+
+    async def _put_large(self, comm: Comm, message: PutData, buffers: list[Buffer]) -> None:
+        try:
+            values = await asyncio.get_running_loop().run_in_executor(self._offload, _unpack_all, message, buffers)
+        except Exception as error:
+            self._refuse(comm, message.request, error)
+        else:
+            self._keep(comm, message, values)
+
+    def _keep(self, comm: Comm, message: PutData, values: list[Any]) -> None:
+        nbytes = [sizeof(value) for value in values]
+        types = [type_name(value) for value in values]
+        self._deliver(DataPut(message.ids, message.keys, values, nbytes, types))
+        comm.send(encode([DataStored(message.request, nbytes, types)]))
+
+    def _refuse(self, comm: Comm, request: int, error: Exception) -> None:
+        refused: Message = PeerRefused(request, type(error).__name__, str(error))
+        comm.send(encode([refused]))
+
+    def _spawn(self, coroutine: Any) -> None:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(coroutine)
+        self._under_way[task] = None
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._under_way.pop(task, None)
+        if not task.cancelled():
+            error = task.exception()
+            if error is not None and not isinstance(error, CommClosedError):
+                logger.error("serving data failed", exc_info=error)
+
+
+def _unpack_all(message: PutData, buffers: list[Buffer]) -> list[Any]:
+    """The values in the order of ``message.ids``. Raises what unpickling raises, ValueError when some are missing."""
+    values: dict[int, Any] = {}
+    at = 0
+    for block in message.blocks:
+        values.update(zip(block.ids, unpack_block(block, buffers[at : at + block.buffers]), strict=True))
+        at += block.buffers
+    try:
+        return [values[id] for id in message.ids]
+    except KeyError as error:
+        raise ValueError(f"PutData names {error} and does not hold it") from None

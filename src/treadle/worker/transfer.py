@@ -1,0 +1,182 @@
+"""Fetching values from peers: cached connections, several values a request, one answer for each instruction."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from typing import Final
+
+from treadle.comm.interface import Buffer, Comm, Introduction
+from treadle.comm.registry import connect
+from treadle.exceptions import CommClosedError, PeerProtocolError
+from treadle.messages.base import Block, Message, TaskError
+from treadle.messages.codec import decode_worker_to_peer, encode
+from treadle.messages.local import Fetch, FetchBusy, FetchDone, FetchFailed
+from treadle.messages.worker_worker import Busy, Data, GetData, PeerRefused
+from treadle.serialize.errors import dump_error
+from treadle.serialize.sizes import sizeof, type_name
+from treadle.serialize.values import unpack_block
+
+logger = logging.getLogger(__name__)
+
+#: Pickles longer than this are not handled in the event loop's thread.
+LARGE_BYTES: Final = 1_000_000
+#: Peers that cannot be reached are tried for so long; then other holders are.
+CONNECT_TIMEOUT_S: Final = 5.0
+
+
+class Connection:
+    """One peer; requests are answered in any order."""
+
+    def __init__(self, comm: Comm) -> None:
+        self.comm = comm
+        self._waiting: dict[int, asyncio.Future[tuple[Message, list[Buffer]]]] = {}
+        self._count = 0
+        comm.start(self._on_frame, self._on_closed)
+
+    async def ask(self, ids: list[int]) -> tuple[Message, list[Buffer]]:
+        """The answer to ``GetData``. Raises CommClosedError."""
+        if self.comm.closed:
+            raise CommClosedError(f"the connection to {self.comm.peer_address} is closed")
+        self._count += 1
+        request = self._count
+        future: asyncio.Future[tuple[Message, list[Buffer]]] = asyncio.get_running_loop().create_future()
+        self._waiting[request] = future
+        try:
+            self.comm.send(encode([GetData(request, ids)]))
+            return await future
+        finally:
+            self._waiting.pop(request, None)
+
+    def _on_frame(self, body: Buffer, buffers: list[Buffer]) -> None:
+        at = 0
+        for message in decode_worker_to_peer(body):
+            mine: list[Buffer] = []
+            if type(message) is Data:
+                count = sum([block.buffers for block in message.blocks])
+                mine = buffers[at : at + count]
+                at += count
+                if len(mine) != count:
+                    raise PeerProtocolError(f"an answer names {count} buffers and came with {len(mine)}")
+            future = self._waiting.get(message.request)
+            if future is not None and not future.done():
+                future.set_result((message, mine))
+
+    def _on_closed(self, error: Exception | None) -> None:
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(CommClosedError(f"the connection to {self.comm.peer_address} was closed ({error})"))
+
+
+class Fetcher:
+    """Performs ``Fetch`` instructions. ``deliver`` is called, on the loop, with exactly one event for each."""
+
+    def __init__(
+        self, introduction: Introduction, secret: bytes, offload: Executor, deliver: Callable[[object], None], max_error_length: int
+    ) -> None:
+        self._introduction = introduction
+        self._secret = secret
+        self._offload = offload
+        self._deliver = deliver
+        self._max_error_length = max_error_length
+        self._connections: dict[str, Connection] = {}
+        self._tasks: dict[asyncio.Task[None], str] = {}
+
+    def fetch(self, instruction: Fetch) -> None:
+        task = asyncio.get_running_loop().create_task(self._fetch(instruction))
+        self._tasks[task] = instruction.address
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        del self._tasks[task]
+
+    def forget(self, address: str) -> None:
+        """That worker left: what is under way there fails."""
+        connection = self._connections.pop(address, None)
+        if connection is not None:
+            connection.comm.abort()
+        for task, to in self._tasks.items():
+            if to == address:
+                task.cancel()
+
+    def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        for connection in self._connections.values():
+            connection.comm.abort()
+        self._connections.clear()
+
+    async def _fetch(self, instruction: Fetch) -> None:
+        event: object = FetchFailed(instruction.peer, instruction.ids)
+        try:
+            connection = await self._connection(instruction.address)
+            answer, buffers = await connection.ask(instruction.ids)
+            if type(answer) is Data:
+                event = await self._received(instruction, connection, answer, buffers)
+            elif type(answer) is Busy:
+                event = FetchBusy(instruction.peer, instruction.ids)
+            elif isinstance(answer, PeerRefused):
+                logger.warning("%s refuses to send data: %s: %s", instruction.address, answer.exception, answer.text)
+        except OSError as error:
+            logger.info("cannot fetch from %s: %s", instruction.address, error)
+        except Exception:
+            logger.exception("fetching from %s failed", instruction.address)
+        finally:
+            # Also when it is cancelled: the core counts on one event for each instruction.
+            self._deliver(event)
+
+    async def _connection(self, address: str) -> Connection:
+        """Kept open. The core has one request under way to a peer, so nobody else connects to it meanwhile."""
+        connection = self._connections.get(address)
+        if connection is None or connection.comm.closed:
+            comm = await connect(address, self._introduction, secret=self._secret, timeout_s=CONNECT_TIMEOUT_S)
+            connection = self._connections[address] = Connection(comm)
+        return connection
+
+    async def _received(self, instruction: Fetch, connection: Connection, data: Data, buffers: list[Buffer]) -> FetchDone:
+        done = FetchDone(instruction.peer, instruction.ids, [], [], [], [], data.missing, list(data.failed))
+        at = 0
+        for block in data.blocks:
+            beside = buffers[at : at + block.buffers]
+            at += block.buffers
+            try:
+                await self._unpack(block, beside, done)
+            except Exception as error:
+                if len(block.ids) == 1:
+                    done.failed.append((block.ids[0], self._error(error)))
+                else:
+                    await self._one_by_one(connection, block.ids, done)
+        return done
+
+    async def _unpack(self, block: Block, buffers: Sequence[Buffer], done: FetchDone) -> None:
+        """Append the values of the block. Raises what unpickling raises, with nothing appended."""
+        if len(block.pickle) > LARGE_BYTES:
+            values = await asyncio.get_running_loop().run_in_executor(self._offload, unpack_block, block, buffers)
+        else:
+            values = unpack_block(block, buffers)
+        done.ids += block.ids
+        done.values += values
+        done.nbytes += [sizeof(value) for value in values]
+        done.types += [type_name(value) for value in values]
+
+    async def _one_by_one(self, connection: Connection, ids: list[int], done: FetchDone) -> None:
+        """One of these cannot be unpickled, which shall harm only those who need that one."""
+        for id in ids:
+            answer, buffers = await connection.ask([id])
+            if not isinstance(answer, Data):
+                continue  # the core asks again
+            done.missing += answer.missing
+            done.failed += answer.failed
+            at = 0
+            for block in answer.blocks:
+                beside = buffers[at : at + block.buffers]
+                at += block.buffers
+                try:
+                    await self._unpack(block, beside, done)
+                except Exception as error:
+                    done.failed.append((id, self._error(error)))
+
+    def _error(self, error: Exception) -> TaskError:
+        return dump_error(error, self._max_error_length)

@@ -1,0 +1,188 @@
+"""A simulated cluster: the scheduler's real core, its streams, and the faults that happen to the parties."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from treadle.exceptions import Reschedule
+from treadle.messages.codec import decode_client_to_scheduler, decode_worker_to_scheduler, encode
+from treadle.messages.scheduler_local import ConnectionLost, Forget, Tick
+from treadle.scheduler.transitions.machine import Event, Transitions
+from treadle.scheduler.transitions.state import Limits
+from treadle.testing.simulation.client import SimulatedClient
+from treadle.testing.simulation.functions import Injected
+from treadle.testing.simulation.graphs import Universe
+from treadle.testing.simulation.network import Mailbox, Stream, World
+from treadle.testing.simulation.scenario import Scenario
+from treadle.testing.simulation.worker import SimulatedWorker
+
+
+class _Session:
+    """A party as the scheduler sees it: a number, and a stream each way."""
+
+    def __init__(self, number: int, name: str, outward: Stream, inward: Stream) -> None:
+        self.number = number
+        self.name = name
+        self.outward = outward
+        self.inward = inward
+
+
+class Cluster:
+    """Everything of one simulation. The acts of clients are in ``trial``."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario = scenario
+        self.world = World(scenario.seed)
+        chance = self.world.random
+        self.universe = Universe(chance, scenario.tasks, scenario.shape, scenario.broken_share, scenario.scattered)
+        limits = Limits(
+            validate=True,
+            allowed_failures=scenario.allowed_failures,
+            worker_saturation=scenario.saturation,
+            prefetch_time_s=scenario.prefetch_time_s,
+        )
+        self.core = Transitions(limits, "the scheduler")
+        self.sessions: dict[int, _Session] = {}
+        self.number_of: dict[Any, int] = {}
+        #: Living workers by name, all that ever lived by address; clients that have not left.
+        self.workers: dict[str, SimulatedWorker] = {}
+        self.by_address: dict[str, SimulatedWorker] = {}
+        self.clients: list[SimulatedClient] = []
+        #: key -> how often it will still fail.
+        self.failures_left = {key: chance.randint(1, 2) for key in self.universe.keys if chance.random() < scenario.flaky_share}
+        self.flaky = set(self.failures_left)
+        #: Of what happened: whatever may explain an outcome.
+        self.forced: set[Any] = set()
+        self.killed = 0
+        self.data_lost = 0
+        self.restarted = False
+        self._mailbox = Mailbox(self.world, self._take)
+        self._numbers = 0
+        self._lives = 0
+
+    # ----------------------------------------------------------------------------------------------- scheduler
+
+    def _connect(self, name: str, decode: Callable[[bytes], list[Any]], receive: Callable[[bytes], None]) -> _Session:
+        self._numbers += 1
+        number = self._numbers
+
+        def arrive(body: bytes | None) -> None:
+            if body is None:
+                self._mailbox.add(Event(number, ConnectionLost()))
+                return
+            for message in decode(body):
+                self._mailbox.add(Event(number, message))
+
+        session = _Session(number, name, Stream(self.world, receive), Stream(self.world, arrive))
+        self.sessions[number] = session
+        return session
+
+    def _take(self, events: list[Event]) -> None:
+        """One turn of the scheduler."""
+        for event in events:
+            self.world.note(f"{self._name(event.session)} -> scheduler: {_cut(event.message)}")
+        turned = self.core.handle(events, self.world.now)
+        for number, messages, frames in turned.sends:
+            assert not frames, "no buffers travel in simulations"
+            session = self.sessions.get(number)
+            for message in messages:
+                self.world.note(f"scheduler -> {self._name(number)}: {_cut(message)}")
+            if session is not None:
+                session.outward.send(encode(messages))
+        for number, why in turned.closes:
+            self.world.note(f"scheduler closes {self._name(number)}: {why}")
+            session = self.sessions.pop(number, None)
+            if session is not None:
+                assert why in ("refused", "the client left"), f"{session.name} was closed: {why}"
+                session.inward.cut()
+
+    def _name(self, number: int) -> str:
+        session = self.sessions.get(number)
+        return f"{session.name} ({number})" if session is not None else f"({number})"
+
+    def tell(self, message: Any) -> None:
+        """A local event happens to the scheduler."""
+        self._mailbox.add(Event(0, message))
+
+    def tick(self) -> None:
+        self.tell(Tick())
+
+    def forget_everything(self) -> None:
+        self.restarted = True
+        self.world.note("everything is forgotten")
+        self.tell(Forget("scheduler-restart"))
+
+    # ----------------------------------------------------------------------------------------------- workers
+
+    def start_worker(self, name: str) -> None:
+        """A new life of that name; tried again while the scheduler has not noticed the death of the one before."""
+        self._lives += 1
+        resources = {"slot": 1.0} if name.endswith(("0", "3")) else {}
+        worker = SimulatedWorker(
+            self.world, name, f"tcp://host-of-{name}:{self._lives}", self.scenario.nthreads, resources, self.by_address, self._fate
+        )
+        session = self._connect(name, decode_worker_to_scheduler, worker.receive)
+        worker.to_scheduler = session.inward.send
+        worker.number = session.number
+        worker.register()
+        self.workers[name] = worker
+        self.by_address[worker.address] = worker
+        self.world.later(0.2, lambda: self._start_again(worker))
+
+    def _start_again(self, worker: SimulatedWorker) -> None:
+        if worker.refused:
+            worker.die()
+            self.start_worker(worker.name)
+
+    def registered_workers(self) -> list[SimulatedWorker]:
+        return [worker for worker in self.workers.values() if worker.alive and worker.number in self.core.state.by_number]
+
+    def kill_worker(self, worker: SimulatedWorker, back_after: float) -> None:
+        """It dies; what it has said last may or may not arrive. Another one comes with its name."""
+        self.killed += 1
+        self.world.note(f"{worker.name} dies")
+        worker.die()
+        session = self.sessions[worker.number]
+        session.outward.cut()
+        if self.world.random.random() < 0.5:
+            session.inward.cut()
+            self.world.later(self.world.latency(), lambda: self._mailbox.add(Event(worker.number, ConnectionLost())))
+        else:
+            session.inward.send(None)
+        self.world.later(back_after, lambda: self.start_worker(worker.name))
+
+    def _fate(self, key: Any) -> None:
+        if self.world.random.random() < self.scenario.reschedule_share:
+            raise Reschedule
+        left = self.failures_left.get(key, 0)
+        if left:
+            self.failures_left[key] = left - 1
+            raise Injected(f"{key!r} fails {left} more times")
+
+    # ----------------------------------------------------------------------------------------------- clients
+
+    def start_client(self, name: str) -> SimulatedClient:
+        client = SimulatedClient(self.world, name, self.universe)
+        session = self._connect(name, decode_client_to_scheduler, client.receive)
+        client.to_scheduler = session.inward.send
+        client.register()
+        self.number_of[client] = session.number
+        self.clients.append(client)
+        return client
+
+    def lose_client(self, client: SimulatedClient, politely: bool) -> None:
+        self.world.note(f"{client.name} {'leaves' if politely else 'vanishes'}")
+        self.clients.remove(client)
+        session = self.sessions[self.number_of[client]]
+        session.outward.cut()
+        if politely:
+            client.leave()
+        else:
+            client.vanish()
+            session.inward.send(None)
+
+
+def _cut(message: Any) -> str:
+    text = repr(message)
+    return text if len(text) < 400 else text[:400] + "..."

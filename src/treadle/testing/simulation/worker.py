@@ -1,0 +1,302 @@
+"""A simulated worker: the real core, and an executor, a store and transfers that exist in simulated time only."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from heapq import heappop, heappush
+from typing import Any
+
+from treadle.exceptions import Reschedule
+from treadle.messages.codec import decode_scheduler_to_worker, encode
+from treadle.messages.local import (
+    DataLost,
+    DataPut,
+    Execute,
+    ExecutionFailed,
+    ExecutionRescheduled,
+    ExecutionsDone,
+    ExecutionsSeceded,
+    ExecutionsStarted,
+    ExecutionUnready,
+    Fetch,
+    FetchBusy,
+    FetchDone,
+    FetchFailed,
+    Paused,
+    TakeBackDone,
+    Tick,
+)
+from treadle.messages.worker_scheduler import CloseWorker, LearnFunctions, RegisterWorker, UnlearnFunctions, WorkerRefused
+from treadle.serialize.errors import dump_error
+from treadle.serialize.spec import load_call, load_node, loads_function
+from treadle.testing.simulation.network import Mailbox, World
+from treadle.worker.transitions.machine import WorkerTransitions
+
+#: What a key is told to do before it is called: raises to inject a failure.
+Fate = Callable[[Any], None]
+
+
+class SimulatedWorker:
+    """One life of a worker, from its registration to its death."""
+
+    def __init__(
+        self,
+        world: World,
+        name: str,
+        address: str,
+        nthreads: int,
+        resources: dict[str, float],
+        cluster: dict[str, SimulatedWorker],
+        fate: Fate,
+    ) -> None:
+        self.world = world
+        self.name = name
+        self.address = address
+        self.nthreads = nthreads
+        self.resources = resources
+        self.core = WorkerTransitions(f"host-of-{name}", resources, max_outgoing=2, max_request_bytes=100, validate=True)
+        self.store: dict[Any, Any] = {}
+        self.functions: dict[int, Any] = {}
+        self.alive = True
+        self.refused = False
+        #: Set by who connects it.
+        self.to_scheduler: Callable[[bytes], None] = lambda body: None
+        #: Its session at the scheduler, set by who connects it.
+        self.number = 0
+        self._cluster = cluster
+        self._fate = fate
+        self._mailbox = Mailbox(world, self._take)
+        #: Heap of what the executor may start (may hold rows that were taken back), and what of it counts, by id.
+        self._ready: list[tuple[Any, int, Execute]] = []
+        self._held: dict[int, Execute] = {}
+        self._turns = 0
+        self._running: set[int] = set()
+        self._threads_used = 0
+        self._slow = world.random.random() < 0.2
+
+    # ------------------------------------------------------------------------------------------------ arrivals
+
+    def register(self) -> None:
+        message = RegisterWorker(
+            f"{self.name} at {self.address}", self.address, self.name, f"host-of-{self.name}", self.nthreads, 0, self.resources, 1, "/", {}
+        )
+        self.to_scheduler(encode([message]))
+
+    def receive(self, body: bytes) -> None:
+        """A frame of the scheduler."""
+        for message in decode_scheduler_to_worker(body):
+            self._mailbox.add(message)
+
+    def say(self, event: Any) -> None:
+        """A local event."""
+        if self.alive:
+            self._mailbox.add(event)
+
+    def die(self) -> None:
+        self.alive = False
+        self._mailbox.open = False
+
+    def _take(self, items: list[Any]) -> None:
+        """One turn."""
+        events: list[object] = []
+        for item in items:
+            if isinstance(item, LearnFunctions):
+                for id, body in zip(item.ids, item.bodies, strict=True):
+                    assert id not in self.functions, f"{self.name} was sent function {id} twice"
+                    self.functions[id] = loads_function(body)
+            elif isinstance(item, UnlearnFunctions):
+                for id in item.ids:
+                    del self.functions[id]
+            elif isinstance(item, WorkerRefused):
+                self.refused = True
+            elif isinstance(item, CloseWorker):
+                raise AssertionError(f"nobody closes simulated workers: {item}")
+            elif isinstance(item, _Asked):
+                item.answer(self)
+            else:
+                events.append(item)
+        if events:
+            self._perform(events)
+
+    def _perform(self, events: list[object]) -> None:
+        """Hand the events to the core, and do what it says."""
+        out = self.core.handle(events, self.world.now)
+        for key in out.drop:
+            del self.store[key]
+        for key, value in out.store.values():
+            self.store[key] = value
+        messages = out.messages()
+        if messages:
+            self.to_scheduler(encode(messages))
+        for spec in out.execute:
+            assert spec.id not in self._held and spec.id not in self._running, f"{spec.key!r} is executed twice at once on {self.name}"
+            self._turns += 1
+            heappush(self._ready, (spec.priority, self._turns, spec))
+            self._held[spec.id] = spec
+        for fetch in out.fetch:
+            self._fetch(fetch)
+        if out.wake_at:
+            self.world.later(max(0.0, out.wake_at - self.world.now), lambda: self.say(Tick()))
+        if out.take_back:
+            taken = [id for id in dict.fromkeys(out.take_back) if id in self._held]
+            kept = [id for id in dict.fromkeys(out.take_back) if id not in self._held]
+            for id in taken:
+                del self._held[id]
+            self._perform([TakeBackDone(taken, kept)])
+        self._start()
+
+    # ----------------------------------------------------------------------------------------------- executing
+
+    def _start(self) -> None:
+        """Free threads take the most urgent of what is ready."""
+        while self._ready and self._threads_used < self.nthreads:
+            spec = heappop(self._ready)[2]
+            id = spec.id
+            if self._held.get(id) is not spec:
+                # Taken back.
+                continue
+            del self._held[id]
+            missing = [key for key in spec.dependencies or () if key not in self.store]
+            if missing:
+                self.say(ExecutionUnready(id))
+                continue
+            self._running.add(id)
+            self._threads_used += 1
+            self._execute(spec)
+
+    def _execute(self, spec: Execute) -> None:
+        chance = self.world.random
+        duration = chance.expovariate(1 / (0.02 if self._slow else 0.002))
+        start = self.world.now
+        values = {key: self.store[key] for key in spec.dependencies or ()}
+        seceded = [False]
+
+        def started() -> None:
+            if spec.id in self._running:
+                self.say(ExecutionsStarted([spec.id]))
+
+        def secede() -> None:
+            if spec.id in self._running:
+                seceded[0] = True
+                self._threads_used -= 1
+                self.say(ExecutionsSeceded([spec.id]))
+                self._start()
+
+        def stop() -> None:
+            self._running.discard(spec.id)
+            if not seceded[0]:
+                self._threads_used -= 1
+            self.say(self._outcome(spec, values, start))
+            if self.alive:
+                self._start()
+
+        if duration > 0.01:
+            self.world.later(0.005, started)
+            if chance.random() < 0.2:
+                self.world.later(0.008, secede)
+        self.world.later(duration, stop)
+
+    def _outcome(self, spec: Execute, values: dict[Any, Any], start: float) -> Any:
+        """What calling it comes to: nothing is simulated about that."""
+        try:
+            self._fate(spec.key)
+            if spec.function:
+                function, args, kwargs = load_call(spec.payload, (), self.functions[spec.function])
+                value = function(*args, **kwargs)
+            else:
+                value = load_node(spec.payload, ())(values)
+        except Reschedule:
+            return ExecutionRescheduled(spec.id)
+        except Exception as error:
+            return ExecutionFailed(spec.id, dump_error(error), start, self.world.now)
+        return ExecutionsDone([spec.id], [value], [self.world.random.choice((8, 28, 60))], ["int"], [start], [self.world.now])
+
+    # ---------------------------------------------------------------------------------------------- transfers
+
+    def _fetch(self, fetch: Fetch) -> None:
+        world = self.world
+        peer = self._cluster.get(fetch.address)
+        if peer is None or not peer.alive:
+            world.later(world.latency(), lambda: self.say(FetchFailed(fetch.peer, fetch.ids)))
+            return
+        asked = _Asked(self, fetch)
+        world.later(world.latency(), lambda: asked.arrive(peer))
+
+    def put(self, id: int, key: Any, value: Any, answer: Callable[[], None]) -> None:
+        """A client hands over a value; ``answer`` is called when it is stored. Nothing happens when this worker is dead."""
+
+        def arrive() -> None:
+            if self.alive:
+                self._perform([DataPut([id], [key], [value], [28], ["int"])])
+                self.world.later(self.world.latency(), answer)
+
+        self.world.later(self.world.latency(), arrive)
+
+    def pause(self, paused: bool) -> None:
+        self.say(Paused(paused))
+
+    def lose_some_data(self) -> None:
+        """The disk was bad."""
+        held = [id for id, task in self.core.state.tasks.items() if self.core.stored_key(id) is not None and task.key in self.store]
+        if held:
+            self.say(DataLost([self.world.random.choice(held)]))
+
+    def left_over(self) -> dict[str, Any]:
+        """What is still here that should not be, when nobody wants anything any more."""
+        left: dict[str, Any] = {
+            "tasks": list(self.core.state.tasks.values()),
+            "data": list(self.store),
+            "running": list(self._running),
+            "ready": list(self._held),
+            "functions": list(self.functions),
+            "bytes": self.core.state.stored_bytes,
+            "requests": self.core.state.outgoing,
+            "held resources": [name for name, free in self.core.state.available.items() if abs(free - self.resources[name]) > 1e-6],
+            "taken places": self._threads_used,
+        }
+        return {what: some for what, some in left.items() if some}
+
+
+class _Asked:
+    """A request for values, on its way to a peer and back."""
+
+    def __init__(self, asker: SimulatedWorker, fetch: Fetch) -> None:
+        self.asker = asker
+        self.fetch = fetch
+
+    def arrive(self, peer: SimulatedWorker) -> None:
+        if not peer.alive:
+            self.asker.say(FetchFailed(self.fetch.peer, self.fetch.ids))
+            return
+        peer._mailbox.add(self)
+        peer.world.later(0.1, lambda: self._give_up(peer))
+
+    def _give_up(self, peer: SimulatedWorker) -> None:
+        """The connection breaks when the peer died before it had answered."""
+        if not peer.alive and self.fetch.ids:
+            ids, self.fetch.ids = self.fetch.ids, []
+            self.asker.say(FetchFailed(self.fetch.peer, ids))
+
+    def answer(self, peer: SimulatedWorker) -> None:
+        world, number, asked = peer.world, self.fetch.peer, self.fetch.ids
+        self.fetch.ids = []
+        if world.random.random() < 0.05:
+            busy = FetchBusy(number, asked)
+            world.later(world.latency(), lambda: self.asker.say(busy))
+            return
+        done = FetchDone(number, asked, [], [], [], [], [], [])
+        for position, id in enumerate(asked):
+            if position and world.random.random() < 0.05:
+                # It answers with a part only, and is asked again for the rest.
+                break
+            stored = peer.core.stored_key(id)
+            if stored is None:
+                done.missing.append(id)
+                continue
+            key, nbytes = stored
+            done.ids.append(id)
+            done.values.append(pickle.loads(pickle.dumps(peer.store[key])))
+            done.nbytes.append(nbytes)
+            done.types.append("int")
+        world.later(world.latency(), lambda: self.asker.say(done))

@@ -9,6 +9,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import dask.config
 import psutil
 import pytest
 
@@ -269,6 +270,16 @@ def test_a_scheduler_that_goes_away_closes_the_nanny(worker_module):
             async with asyncio.timeout(30):
                 await nanny.finished()
             assert leftovers(worker_module) == []
+
+    asyncio.run(scene())
+
+
+def test_config_that_cannot_travel_does_not_keep_the_worker_from_starting(worker_module):
+    async def scene():
+        report = worker_module / "report"
+        with dask.config.set({"scheduler": lambda: None, "of.config": 6}):
+            async with FakeScheduler() as scheduler, nanny_of(scheduler, worker_module, report=str(report)):
+                assert rows(report)[0][3] == "6"
 
     asyncio.run(scene())
 

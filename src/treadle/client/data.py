@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from queue import Queue
 from typing import Any, Final
 
@@ -16,8 +17,9 @@ from treadle.client import current
 from treadle.client.base import ClientBase, optional_seconds
 from treadle.client.fetch import Collected, collect, unpack
 from treadle.client.futures import Future, error_of
-from treadle.client.ledger import KeyState, Waiter
+from treadle.client.ledger import PENDING, KeyState, Waiter
 from treadle.client.options import worker_names
+from treadle.context import current_task
 from treadle.exceptions import TimeoutError
 from treadle.messages.client_scheduler import KeysScattered, Query
 from treadle.messages.worker_worker import PutData
@@ -43,7 +45,7 @@ class DataMethods(ClientBase):
         if errors not in ("raise", "skip"):
             raise ValueError(f"errors must be 'raise' or 'skip', got {errors!r}")
         if isinstance(futures, Queue):
-            raise TypeError("Dask no longer supports gathering over Queues. Consider using a normal for loop and Client.submit")
+            raise TypeError("gather takes containers and iterators of futures, not a Queue: get the futures out of it first")
         if isinstance(futures, Iterator):
             return (self.gather(future, errors=errors, direct=direct) for future in futures)
         if asynchronous is None:
@@ -53,7 +55,7 @@ class DataMethods(ClientBase):
         states = self._states_in(futures)
         if not states:
             return futures
-        with current.waiting():
+        with _waiting_for(states):
             collected = self._runner.sync(collect, self.session, self.pool, states, errors == "raise")
         return _shaped(futures, _values_of(states, collected, errors), errors)
 
@@ -97,14 +99,16 @@ class DataMethods(ClientBase):
         if asynchronous is None:
             asynchronous = self.asynchronous
         if asynchronous:
-            return self._on_own_loop(self._result_here(state, optional_seconds(timeout)))
-        with current.waiting():
+            return self._on_own_loop(self._result_here(future, optional_seconds(timeout)))
+        with _waiting_for([state]):
             collected = self._runner.sync(
                 collect, self.session, self.pool, [state], True, callback_timeout=optional_seconds(timeout)
             )
         return _values_of([state], collected, "raise")[state]
 
-    async def _result_here(self, state: KeyState, timeout_s: float | None) -> Any:
+    async def _result_here(self, future: Future, timeout_s: float | None) -> Any:
+        # Has the future, not just its state: nobody else may have it, and its key is released with it.
+        state = future.state
         async with asyncio.timeout(timeout_s):
             collected = await collect(self.session, self.pool, [state], True)
         return _values_of([state], collected, "raise")[state]
@@ -128,7 +132,7 @@ class DataMethods(ClientBase):
         the workers: ``direct`` changes nothing. Raises TimeoutError when no worker came in time.
         """
         if isinstance(data, (Iterator, Queue)):
-            raise TypeError("Dask no longer supports mapping over Iterators or Queues. Consider using a normal for loop and Client.submit")
+            raise TypeError("scatter takes collections, not iterators or Queues: make a list of it first")
         timeout_s = config.comm_settings().connect_timeout_s if timeout is None else config.seconds(timeout)
         names = worker_names(workers)
         return self.sync(self._scatter, data, names, broadcast, hash, timeout_s, asynchronous=asynchronous)
@@ -195,6 +199,13 @@ class DataMethods(ClientBase):
             await asyncio.sleep(0.05)
 
 
+def _waiting_for(states: Iterable[KeyState]) -> AbstractContextManager[None]:
+    """Inside a task: let others run while these are pending."""
+    if current_task.get() is not None and any([state.status is PENDING for state in states]):
+        return current.waiting()
+    return nullcontext()
+
+
 def _shares(
     count: int, targets: Sequence[tuple[int, str, int]], broadcast: bool | int
 ) -> list[tuple[tuple[int, str, int], list[int]]]:
@@ -231,17 +242,17 @@ def _key_of(value: Any, hash: bool) -> str:
 def _values_of(states: Iterable[KeyState], collected: Collected, errors: str) -> dict[KeyState, Any]:
     """The values by state, unpickled here. Raises what the first one that failed raised, unless these are skipped."""
     values = unpack(collected)
-    if errors == "raise":
-        for state in states:
-            if state in values:
-                continue
-            failure = collected.failed.get(state)
-            if failure is not None:
-                raise load_error(failure)
-            error = error_of(state)
-            if error is not None:
-                raise error
-            raise RuntimeError(f"the value of {state.key!r} did not come, and nobody says why; status: {state.status}")
+    if errors != "raise":
+        return values
+    # Of those without a value some may just not be needed any more, because another one failed.
+    without = [state for state in states if state not in values]
+    for state in without:
+        failure = collected.failed.get(state)
+        error = error_of(state) if failure is None else load_error(failure)
+        if error is not None:
+            raise error
+    if without:
+        raise RuntimeError(f"the value of {without[0].key!r} did not come, and nobody says why; status: {without[0].status}")
     return values
 
 

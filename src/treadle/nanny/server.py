@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import pickle
 import secrets
 import sys
 from collections.abc import Coroutine, Generator
@@ -268,7 +269,7 @@ class Nanny:
             raise TypeError(f"an argument of the worker cannot be sent to its process: {error}") from error
         return StartWorker(
             path=[entry or os.getcwd() for entry in sys.path],
-            config=dask.config.merge(dask.config.config, self.config),
+            config=_sendable(dask.config.merge(dask.config.config, self.config)),
             worker_class=worker_class,
             arguments=arguments,
             directory=str(directory),
@@ -339,3 +340,17 @@ class Nanny:
         task = asyncio.ensure_future(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _sendable(configuration: dict[str, Any]) -> dict[str, Any]:
+    """What of it can travel: an open client sets ``scheduler`` to a method of its own, and others may set such things too."""
+    sendable = {}
+    for name, value in configuration.items():
+        try:
+            pickle.dumps(value)
+        except Exception as error:
+            if name != "scheduler":
+                logger.warning("The config under %r does not reach the worker process: %s", name, error)
+        else:
+            sendable[name] = value
+    return sendable

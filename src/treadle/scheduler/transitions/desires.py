@@ -33,6 +33,13 @@ def alias(client: ClientState, id: int, task: TaskState, out: Outbox) -> None:
     out.aliased(client, [id], [task.id])
 
 
+def forget_aliases(client: ClientState, task: TaskState) -> None:
+    """Unless the client wants the task, or has dependents of it still to send, it will not name it again."""
+    if task in client.alias_ids and task not in client.wants_what and task not in client.expecting:
+        for id in client.alias_ids.pop(task):
+            del client.aliases[id]
+
+
 def want(state: ClusterState, client: ClientState, task: TaskState, out: Outbox) -> None:
     """The client wants the task, and is told at once where it stands, if there is anything to tell."""
     if task in client.wants_what:
@@ -54,12 +61,10 @@ def want(state: ClusterState, client: ClientState, task: TaskState, out: Outbox)
 
 def unwant(state: ClusterState, client: ClientState, task: TaskState) -> None:
     """The client no longer wants the task."""
-    if client.alias_ids and task in client.alias_ids:
-        for id in client.alias_ids.pop(task):
-            del client.aliases[id]
     if task not in client.wants_what:
         return
     del client.wants_what[task]
+    forget_aliases(client, task)
     if len(task.who_wants) == 1:
         task.who_wants = NO_CLIENTS
         state.recommend(task, RELEASED)
@@ -145,23 +150,32 @@ def retry_keys(state: ClusterState, client: ClientState, ids: list[int], out: Ou
 
 
 def scatter_keys(state: ClusterState, client: ClientState, message: Any, tasks: list[TaskState], out: Outbox) -> None:
-    """``tasks`` (one for each row, new or known) have their values on the workers that the client put them on."""
+    """``tasks`` (one for each row, new or known) have their values on the workers that the client put them on.
+
+    Workers keep a value under the id that the client gave it: a task that is known under another id takes that one, unless
+    its value is there already.
+    """
     for row, task in enumerate(tasks):
+        id = message.ids[row]
         holders: list[WorkerState] = []
         for number in message.workers[row]:
             worker = state.by_number.get(number)
             if worker is not None:
                 holders.append(worker)
-        want_quietly(client, task)
-        if task.state == MEMORY:
+        if task.state == MEMORY and id != task.id:
             for worker in holders:
-                add_copy(state, task, worker)
+                out.drop_id(id, worker)
+            alias(client, id, task, out)
+            want_quietly(client, task)
             out.to_client(client).in_memory(task, task.who_has[0])
         elif not holders:
+            alias(client, id, task, out)
+            want_quietly(client, task)
             if not task.has_recipe:
                 out.lost(task)
             state.recommend(task, WAITING)
         else:
+            want_quietly(client, task)
             if task.state == PROCESSING:
                 # Whoever computes it meanwhile may stop.
                 move(state, task, WAITING, out)
@@ -169,9 +183,22 @@ def scatter_keys(state: ClusterState, client: ClientState, message: Any, tasks: 
                 move(state, task, RELEASED, out)
                 task.error = None
                 task.blame = None
+            if id != task.id:
+                take_id(state, task, id, out)
             to_memory(state, task, holders[0], message.nbytes[row], message.types[row], out)
             for worker in holders[1:]:
                 add_copy(state, task, worker)
+
+
+def take_id(state: ClusterState, task: TaskState, id: int, out: Outbox) -> None:
+    """``task`` is called ``id`` from here on. No worker has it under the old one, or was told to drop it; clients may go on to use that."""
+    old = task.id
+    del state.by_id[old]
+    task.id = id
+    state.by_id[id] = task
+    for client in state.clients.values():
+        if task in client.wants_what or task in client.expecting:
+            alias(client, old, task, out)
 
 
 def want_quietly(client: ClientState, task: TaskState) -> None:
@@ -208,3 +235,5 @@ def check_scatter(state: ClusterState, client: ClientState, message: Any) -> Non
     for id in message.ids:
         if id >> 32 != client.number or id in state.by_id:
             raise PeerProtocolError(f"KeysScattered: id {id} is not this client's to give")
+    if len(set(message.ids)) != length:
+        raise PeerProtocolError("KeysScattered: an id stands twice")

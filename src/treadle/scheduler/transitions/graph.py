@@ -6,7 +6,7 @@ from typing import Any
 
 from treadle.exceptions import PeerProtocolError
 from treadle.messages.base import TaskOptions
-from treadle.scheduler.transitions.desires import alias, check_keys, want
+from treadle.scheduler.transitions.desires import alias, check_keys, forget_aliases, want
 from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.records import (
     FORGOTTEN,
@@ -73,6 +73,7 @@ def submit_tasks(state: ClusterState, client: ClientState, message: Any, frames:
     rows: list[TaskState | None] = []
     fresh: list[TaskState] = []
     broken: dict[int, None] = {}
+    aliased: list[TaskState] = []
     for row in range(len(ids)):
         key = keys[row]
         if type(key) is list:
@@ -81,7 +82,9 @@ def submit_tasks(state: ClusterState, client: ClientState, message: Any, frames:
         task = state.tasks.get(key)
         if task is not None and (task.has_recipe or task.state != RELEASED):
             # Another submission came first with this key: its definition stands.
-            alias(client, id, task, out)
+            if id != task.id:
+                alias(client, id, task, out)
+                aliased.append(task)
             rows.append(task)
             continue
         needs = NO_TASKS
@@ -110,6 +113,7 @@ def submit_tasks(state: ClusterState, client: ClientState, message: Any, frames:
         else:
             # Known as lost data; now somebody brings a recipe.
             alias(client, id, task, out)
+            aliased.append(task)
         if row_options is not None:
             task.options = row_options
             task.retries = row_options.retries
@@ -130,6 +134,9 @@ def submit_tasks(state: ClusterState, client: ClientState, message: Any, frames:
     for task in complete:
         # Behind the dependents that start just now, which keep it; broken ones, or those that are done already, do not.
         state.recommend(task, RELEASED)
+        forget_aliases(client, task)
+    for task in aliased:
+        forget_aliases(client, task)
 
 
 def add_task(state: ClusterState, task: TaskState) -> None:

@@ -126,4 +126,5 @@ def _validate_clients(state: ClusterState) -> None:
             _check(state, state.by_id.get(task.id) is task, task, f"{client!r} expects dependents of what is known")
             _check(state, 0 < count <= task.later_dependents, task, f"{client!r} expects its share of the dependents")
         for id, task in client.aliases.items():
-            _check(state, id in client.alias_ids[task] and task in client.wants_what, task, f"{client!r} wants what it has a name for")
+            _check(state, id in client.alias_ids[task], task, f"{client!r} has a name for it both ways")
+            _check(state, task in client.wants_what or task in client.expecting, task, f"{client!r} needs what it has a name for")

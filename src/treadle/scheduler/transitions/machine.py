@@ -326,8 +326,6 @@ class Transitions:
                 group = graph.get_group(state, group_of(key), key)
                 task = TaskState(id, key, group, (0.0, state.generation, 0))
                 graph.add_task(state, task)
-            else:
-                desires.alias(client, id, task, out)
             tasks.append(task)
         desires.scatter_keys(state, client, message, tasks, out)
 

@@ -239,6 +239,6 @@ def options_for(chance: Any, workers: Sequence[str], retries: int, restricted_sh
     if chance.random() < restricted_share:
         options.workers = [chance.choice(list(workers))]
         options.allow_other_workers = chance.random() < 0.5
-    if resource and chance.random() < restricted_share:
+    elif resource and chance.random() < restricted_share:
         options.resources = {"slot": 1.0}
     return None if options == TaskOptions() else options

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections import Counter
 from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Any
@@ -57,6 +58,9 @@ class SimulatedWorker:
         self.resources = resources
         self.core = WorkerTransitions(f"host-of-{name}", resources, max_outgoing=2, max_request_bytes=100, validate=True)
         self.store: dict[Any, Any] = {}
+        #: How many more ids than one there are of a key in the store; keys that the disk has lost.
+        self._doubles: Counter[Any] = Counter()
+        self._lost: set[Any] = set()
         self.functions: dict[int, Any] = {}
         self.alive = True
         self.refused = False
@@ -123,8 +127,13 @@ class SimulatedWorker:
         """Hand the events to the core, and do what it says."""
         out = self.core.handle(events, self.world.now)
         for key in out.drop:
-            del self.store[key]
+            if self._doubles[key]:
+                self._doubles[key] -= 1
+            elif key in self.store or key not in self._lost:
+                del self.store[key]
         for key, value in out.store.values():
+            if key in self.store:
+                self._doubles[key] += 1
             self.store[key] = value
         messages = out.messages()
         if messages:
@@ -238,9 +247,15 @@ class SimulatedWorker:
 
     def lose_some_data(self) -> None:
         """The disk was bad."""
-        held = [id for id, task in self.core.state.tasks.items() if self.core.stored_key(id) is not None and task.key in self.store]
+        held = list(self.store)
         if held:
-            self.say(DataLost([self.world.random.choice(held)]))
+            lost = self.world.random.choice(held)
+            del self.store[lost]
+            self._lost.add(lost)
+            self._doubles.pop(lost, None)
+            self.say(
+                DataLost([id for id, task in self.core.state.tasks.items() if task.key == lost and self.core.stored_key(id) is not None])
+            )
 
     def left_over(self) -> dict[str, Any]:
         """What is still here that should not be, when nobody wants anything any more."""
@@ -291,7 +306,7 @@ class _Asked:
                 # It answers with a part only, and is asked again for the rest.
                 break
             stored = peer.core.stored_key(id)
-            if stored is None:
+            if stored is None or stored[0] not in peer.store:
                 done.missing.append(id)
                 continue
             key, nbytes = stored

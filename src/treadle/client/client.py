@@ -191,9 +191,9 @@ class Client(CollectionMethods, ClusterMethods, IntrospectionMethods):
     def _open_session(self) -> Session:
         """The stream, not yet connected: calls may be made, they are sent later."""
         if self._session is None:
-            self._session = Session(
-                self._runner.loop, session=secrets.token_bytes(16), on_closed=self._on_closed, on_rebased=self._functions.rebase
-            )
+            loop, id = self._runner.loop, secrets.token_bytes(16)
+            self._session = Session(loop, session=id, on_closed=self._on_closed, on_rebased=self._functions.rebase)
+            self._pool = PeerPool(loop, session=id, limit=self._connection_limit)
         return self._session
 
     async def _start(self) -> None:
@@ -215,6 +215,7 @@ class Client(CollectionMethods, ClusterMethods, IntrospectionMethods):
                 self._address, file_secret = content.address, content.secret
             session = self._open_session()
             secret = find_secret(self.security, config.secret_settings(), file_secret)
+            self.pool.secret = secret.value
             await session.connect(
                 normalize_address(self._address),
                 secret=secret.value,
@@ -228,7 +229,6 @@ class Client(CollectionMethods, ClusterMethods, IntrospectionMethods):
             if session is not None:
                 await session.close(fast=True)
             raise
-        self._pool = PeerPool(session.loop, session=session.session, secret=secret.value, limit=self._connection_limit)
         self.status = "running"
         current.open_clients.add(self)
         if self._set_as_default:

@@ -5,6 +5,7 @@ While a default client is open, dask computes with it; what dask was configured 
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -23,8 +24,8 @@ _lock = threading.RLock()
 _defaults: list[Any] = []
 #: What dask.config held, for the keys that were changed when the first default client was opened.
 _saved: dict[str, Any] = {}
-#: The clients of this process's workers, shared by all tasks of a worker.
-_worker_clients: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+#: The clients of this process's workers, shared by all tasks of a worker: by the loop that they are used on, None for threads.
+_worker_clients: weakref.WeakKeyDictionary[Any, dict[Any, Any]] = weakref.WeakKeyDictionary()
 #: All clients that are open.
 open_clients: weakref.WeakSet[Any] = weakref.WeakSet()
 _make_client: Callable[..., Any] | None = None
@@ -98,14 +99,26 @@ def find_client() -> Any | None:
 
 
 def client_of_worker(worker: Any) -> Any:
-    """The client that all tasks of this worker share. It has a loop of its own and is never the default."""
+    """The client that all tasks of this worker share; never the default.
+
+    Threads share one that blocks. Coroutines share another one, asynchronous, on their loop: it may be used before it is
+    connected.
+    """
+    try:
+        loop: Any = asyncio.get_running_loop()
+    except RuntimeError:
+        loop = None
     with _lock:
-        client = _worker_clients.get(worker)
+        clients = _worker_clients.setdefault(worker, {})
+        client = clients.get(loop)
         if client is None or client.status == "closed":
-            client = new_client(
-                worker.scheduler_address, security=getattr(worker, "security", None), set_as_default=False, name="worker"
+            client = clients[loop] = new_client(
+                worker.scheduler_address,
+                security=getattr(worker, "security", None),
+                set_as_default=False,
+                asynchronous=loop is not None,
+                name="worker",
             )
-            _worker_clients[worker] = client
         return client
 
 
@@ -121,13 +134,16 @@ def entered(client: Any) -> Iterator[Any]:
 
 @contextmanager
 def waiting() -> Iterator[None]:
-    """Around a wait for other tasks: inside a task its thread's place is given back meanwhile, so that they can run."""
+    """Around a wait for other tasks: inside a task its thread's place is given back meanwhile, so that they can run.
+
+    Nothing happens for a task that has no place in the pool: it runs elsewhere, or has left it already.
+    """
     task = current_task.get()
-    secede = getattr(task, "secede", None)
-    if secede is None:
+    place = getattr(task, "place", None)
+    if place is None or not place.in_pool:
         yield
         return
-    secede()
+    task.secede()
     try:
         yield
     finally:

@@ -85,10 +85,11 @@ class PeerConnection:
 class PeerPool:
     """Connections by address; of those that are idle, the ones used longest ago are closed when there are too many."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, *, session: bytes, secret: bytes, limit: int) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, session: bytes, limit: int) -> None:
         self._loop = loop
         self._introduction = Introduction(Role.PEER, session)
-        self._secret = secret
+        #: The cluster's, once it is known; nobody asks for data before.
+        self.secret = b""
         self._limit = limit
         #: In the order of their last use.
         self._connections: dict[str, asyncio.Task[PeerConnection]] = {}
@@ -152,7 +153,7 @@ class PeerPool:
         return await asyncio.shield(task)
 
     async def _connect(self, address: str) -> PeerConnection:
-        comm = await connect(address, self._introduction, secret=self._secret, timeout_s=CONNECT_S)
+        comm = await connect(address, self._introduction, secret=self.secret, timeout_s=CONNECT_S)
         return PeerConnection(comm, self._loop)
 
     def _close_idle(self) -> None:

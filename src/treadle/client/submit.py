@@ -257,7 +257,7 @@ class SubmitMethods(ClientBase):
         for iterable in iterables:
             if isinstance(iterable, (Iterator, Queue)):
                 raise TypeError(
-                    "Dask no longer supports mapping over Iterators or Queues. Consider using a normal for loop and Client.submit"
+                    "map takes sequences, not iterators or Queues, which it cannot look at twice: make a list of it, or submit in a loop"
                 )
         if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
             raise ValueError(f"batch_size must be at least 1, got {batch_size!r}")

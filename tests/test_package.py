@@ -21,7 +21,7 @@ def loaded_by(code):
 def test_importing_treadle_loads_next_to_nothing():
     loaded = loaded_by("import treadle")
     assert not loaded & {"dask", "numpy", "pandas", "tornado", "bokeh", "distributed", "asyncio", "msgspec"}
-    assert {name for name in loaded if name.startswith("treadle.")} == {"treadle.plugins", "treadle.plugins.registry"}
+    assert {name for name in loaded if name.startswith("treadle.")} == {"treadle.plugins", "treadle.plugins.registry", "treadle.version"}
 
 
 @pytest.mark.parametrize("code", ["from treadle import Client, LocalCluster, Worker, Nanny, Scheduler", "import treadle.nanny.child"])

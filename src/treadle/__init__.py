@@ -13,15 +13,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from treadle.plugins.registry import register_factory
+from treadle.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from treadle.client.as_completed import as_completed as as_completed
     from treadle.client.client import Client as Client
     from treadle.client.current import default_client as default_client
     from treadle.client.futures import Future as Future
-    from treadle.client.waiting import fire_and_forget as fire_and_forget
-    from treadle.client.waiting import futures_of as futures_of
-    from treadle.client.waiting import wait as wait
     from treadle.client.waiting import fire_and_forget as fire_and_forget
     from treadle.client.waiting import futures_of as futures_of
     from treadle.client.waiting import wait as wait
@@ -47,7 +45,6 @@ if TYPE_CHECKING:
     #: Whether the cores that are loaded are compiled.
     compiled: bool
 
-__version__ = "0.1.0"
 
 _HOMES = {
     "treadle.client.as_completed": ["as_completed"],

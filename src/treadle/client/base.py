@@ -130,7 +130,7 @@ class ClientBase:
         return state
 
     def _on_settled(self, future: Future, call: Callable[[], object]) -> None:
-        watch(future.state, call, self)
+        watch(future.state, call, self.session)
 
     def _exception(self, future: Future, timeout: Any, want_traceback: bool) -> Any:
         return self.sync(self._wait_exception, future, want_traceback, callback_timeout=timeout)

@@ -7,18 +7,16 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dask._task_spec import TaskRef
 
 from treadle.client import current
 from treadle.client.ledger import CANCELLED, ERROR, FINISHED, LOST, PENDING, Cancellation, Failure, KeyState, Waiter
+from treadle.client.session import Session
 from treadle.exceptions import FutureCancelledError
 from treadle.serialize.errors import load_error, load_traceback
 from treadle.utils.keys import Key
-
-if TYPE_CHECKING:
-    from treadle.client.base import ClientBase
 
 
 class Future(TaskRef):  # type: ignore[misc]
@@ -175,9 +173,8 @@ def _callback_thread() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, thread_name_prefix="treadle-callbacks")
 
 
-def watch(state: KeyState, call: Callable[[], object], client: ClientBase) -> None:
+def watch(state: KeyState, call: Callable[[], object], session: Session) -> None:
     """Call ``call`` on the client's loop, or here and now, once the key is settled."""
-    session = client.session
     with session.lock:
         pending = bool(session.ledger.attach([state], Waiter(call)))
     if not pending:

@@ -22,7 +22,6 @@ import dask.system
 import msgspec
 import psutil
 
-import treadle
 from treadle import config
 from treadle.comm.addressing import address_from_user_args, get_address_host, local_host, parse_address, resolve_address
 from treadle.comm.interface import Introduction, Listener, Role
@@ -46,6 +45,7 @@ from treadle.serialize.errors import dump_error
 from treadle.serialize.run import run_function
 from treadle.utils.scheduler_file import wait_for_scheduler_file
 from treadle.utils.status import Status
+from treadle.version import __version__
 from treadle.worker import options as worker_options
 from treadle.worker.calling import FunctionTable
 from treadle.worker.data.store import Store, make_mapping
@@ -634,7 +634,7 @@ class Worker:
 def _versions() -> dict[str, str]:
     return {
         "python": ".".join(str(part) for part in sys.version_info[:3]),
-        "treadle": treadle.__version__,
+        "treadle": __version__,
         "dask": dask.__version__,
         "msgspec": msgspec.__version__,
         "cloudpickle": cloudpickle.__version__,

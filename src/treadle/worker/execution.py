@@ -123,8 +123,10 @@ class ThreadPool:
         self._lock = threading.Lock()
         self._condition = threading.Condition(self._lock)
         # Everything below is guarded by the lock.
-        #: (priority, id, specification). May hold rows that were taken back.
+        #: (priority, serial number, specification). May hold rows that were taken back, also of a task that was offered again.
         self._heap: list[tuple[tuple[float, float, int], int, Execute]] = []
+        #: Rows that were ever in the heap: one that is offered again is equal to its old row but for this number.
+        self._serial = 0
         #: What has not started, by id.
         self._queued: dict[int, Execute] = {}
         #: Threads by number, those of tasks that seceded included.
@@ -143,9 +145,12 @@ class ThreadPool:
         """Queue these; threads that are free take them."""
         with self._lock:
             heap, queued = self._heap, self._queued
+            serial = self._serial
             for spec in specs:
                 queued[spec.id] = spec
-                heappush(heap, (spec.priority, spec.id, spec))
+                serial += 1
+                heappush(heap, (spec.priority, serial, spec))
+            self._serial = serial
             if not self._paused and not self._closed:
                 self._wake(len(specs))
 
@@ -253,9 +258,9 @@ class ThreadPool:
                     other.rejoined.set()
                     return None
                 while heap and not self._paused:
-                    id, spec = heappop(heap)[1:]
-                    if queued.get(id) is spec:
-                        del queued[id]
+                    spec = heappop(heap)[2]
+                    if queued.get(spec.id) is spec:
+                        del queued[spec.id]
                         return spec
                 self._idle += 1
                 self._condition.wait()

@@ -76,10 +76,10 @@ def report(client: Client, path: str, pieces: int) -> list[str]:
     """Count in pieces, add up on the workers, and fetch no more than the answers."""
     counted = client.map(count_piece, cut(path, pieces), path=path)
     seen = 0
-    for _future, counts in as_completed(counted, with_results=True):
-        seen += sum(number for (kind, _), number in counts.items() if kind == "flights")
-        print(f"\r{seen:9,} flights counted", end="", file=sys.stderr, flush=True)
-    print(file=sys.stderr)
+    for number, (_future, counts) in enumerate(as_completed(counted, with_results=True), start=1):
+        seen += sum(count for (kind, _), count in counts.items() if kind == "flights")
+        if sys.stderr.isatty() or number == pieces:
+            print(f"\r{seen:9,} flights counted", end="\n" if number == pieces else "", file=sys.stderr, flush=True)
 
     # A tree of sums: four counts at a time, until one is left.
     level = counted

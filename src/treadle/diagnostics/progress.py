@@ -24,7 +24,7 @@ PLAIN_INTERVAL_S: Final = 5.0
 ESTIMATE_FROM: Final = 0.02
 BAR_WIDTH: Final = 32
 #: States of a task on the scheduler that mean it is still to be finished.
-UNFINISHED_STATES: Final = ("released", "waiting", "no-worker", "queued", "processing")
+UNFINISHED_STATES: Final = ("waiting", "no-worker", "queued", "processing")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import pytest
 from dask.system import CPU_COUNT
 
 import treadle
-from treadle import Client, LocalCluster, Security
+from treadle import Client, KilledWorker, LocalCluster, Security
 from treadle.deploy.local import _sizes
 from treadle.utils.status import Status
 
@@ -72,6 +72,26 @@ def test_a_worker_process_that_is_killed_is_replaced():
         cluster.sync(until, lambda: nanny.pid not in (None, first) and nanny.worker_address)
         client.wait_for_workers(1, timeout=60)
         assert client.submit(os.getpid).result() != first
+
+
+def test_a_restart_gives_new_processes_and_functions_run_on_nannies():
+    with LocalCluster(n_workers=2, threads_per_worker=1) as cluster, Client(cluster) as client:
+        before = set(client.run(os.getpid).values())
+        client.restart(timeout=60)
+        after = set(client.run(os.getpid).values())
+        assert len(after) == 2 and not before & after
+        assert set(client.run(os.getpid, nanny=True).values()) == {os.getpid()}
+
+
+def end_the_process():
+    sys.exit(3)
+
+
+def test_a_task_that_ends_its_process_is_given_up_and_the_workers_come_back():
+    with LocalCluster(n_workers=1, threads_per_worker=1) as cluster, Client(cluster) as client:
+        with pytest.raises(KilledWorker, match="end_the_process"):
+            client.submit(end_the_process).result(timeout=100)
+        assert client.submit(len, "four").result(timeout=60) == 4
 
 
 def test_scaling_up_and_down():

@@ -8,8 +8,5 @@ from importlib.util import find_spec
 
 def is_compiled() -> bool:
     """Whether the scheduler's core is (or, if nobody imported it yet, would be) a compiled extension module."""
-    try:
-        spec = find_spec("treadle.scheduler.transitions.machine")
-    except ModuleNotFoundError:
-        return False
+    spec = find_spec("treadle.scheduler.transitions.machine")
     return spec is not None and isinstance(spec.loader, ExtensionFileLoader)

@@ -35,7 +35,7 @@ def parse_memory_limit(value: Any, nthreads: int, total_cores: int) -> int:
         return int(total * value)
     try:
         wanted = int(parse_bytes(value))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"memory_limit must be 'auto', a fraction, a number of bytes or text such as '4GB', got {value!r}") from error
     if wanted < 0:
         raise ValueError(f"memory_limit must not be negative, got {value!r}")

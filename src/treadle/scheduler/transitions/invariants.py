@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import isclose
 
 from treadle.exceptions import InvariantError
-from treadle.scheduler.transitions.durations import expected_duration, room_for
+from treadle.scheduler.transitions.durations import fewest_tasks
 from treadle.scheduler.transitions.records import (
     ERRED,
     FORGOTTEN,
@@ -110,12 +110,11 @@ def _validate_workers(state: ClusterState) -> None:
         for worker in pool:
             if state.by_number.get(worker.number) is not worker or worker not in state.running:
                 raise InvariantError(f"{worker!r} is gone, or does not run, and is still listed")
-    first = state.queue.peek()
-    if first is not None:
-        duration = expected_duration(state, first.group.prefix)
-        roomy = [worker for worker in state.roomy if room_for(state, worker, duration)]
-        if roomy:
-            raise InvariantError(f"{state.queue.live} tasks are queued while {roomy} have room")
+    if state.queue.live:
+        # Prefetch beyond that depends on how long the first task in the queue takes.
+        idle = [worker for worker in state.running if len(worker.processing) - len(worker.long_running) < fewest_tasks(state, worker)]
+        if idle:
+            raise InvariantError(f"{state.queue.live} tasks are queued while {idle} have too little to do")
 
 
 def _validate_clients(state: ClusterState) -> None:

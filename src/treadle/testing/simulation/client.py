@@ -46,6 +46,7 @@ class SimulatedClient:
         self.attached: set[Any] = set()
         #: Submissions of which chunks are still to be sent.
         self.streaming = 0
+        self.scattering: set[Any] = set()
         #: Set by who connects it.
         self.to_scheduler: Callable[[bytes], None] = lambda body: None
         self._mailbox = Mailbox(world, self._take)
@@ -129,7 +130,9 @@ class SimulatedClient:
                 payloads.append(dumps_node(universe.node(key))[0])
             dependencies.append([ids[need] if need in ids else outside[need].id for need in universe.needs[key]])
             if key in wanted:
-                wanted_ids.append(ids[key])
+                if key not in self.ledger.states:
+                    wanted_ids.append(ids[key])
+                # Else it has attached to it meanwhile: the scheduler knows that it wants it, under that id.
                 self._hold(key, ids[key])
         brought = [sum(key in universe.needs[other] for other in later) for key in keys]
         return SubmitTasks(
@@ -193,6 +196,8 @@ class SimulatedClient:
 
     def attach(self, keys: Sequence[Any]) -> None:
         for key in keys:
+            if key in self.scattering:
+                continue
             (state,), new, ids = self.ledger.claim([key])
             if new:
                 self.attached.add(key)
@@ -207,20 +212,27 @@ class SimulatedClient:
 
     def scatter(self, key: Any, workers: Sequence[tuple[int, SimulatedWorker]]) -> None:
         """Put the value on these workers (number, worker), and tell the scheduler when all have it."""
+        if key in self.ledger.states or key in self.scattering:
+            return
+        self.scattering.add(key)
         (id,) = self.ledger.new_ids(1)
         takers: list[int] = []
+        answers: list[bool] = []
 
-        def stored(number: int) -> None:
-            takers.append(number)
-            if len(takers) == len(workers) and not self.gone:
+        def answered(number: int, stored: bool) -> None:
+            answers.append(stored)
+            if stored:
+                takers.append(number)
+            if len(answers) < len(workers):
+                return
+            self.scattering.discard(key)
+            if takers and not self.gone:
                 self._send(KeysScattered([id], [key], [takers], [28], ["int"]))
-                fresh = key not in self.ledger.states
                 self._hold(key, id)
-                if fresh:
-                    self.ledger.finish(self.holds[key], takers[0], "int", [])
+                self.ledger.finish(self.holds[key], takers[0], "int", [])
 
         for number, worker in workers:
-            worker.put(id, key, self.universe.scattered[key], lambda number=number: stored(number))  # type: ignore[misc]
+            worker.put(id, key, self.universe.scattered[key], lambda stored, number=number: answered(number, stored))  # type: ignore[misc]
 
     def leave(self) -> None:
         """Say goodbye."""

@@ -144,7 +144,8 @@ class _Trial:
 
     def _leave(self) -> None:
         client = self._client()
-        if client is not None and self.chance.random() < 0.5:
+        # Values that it is just putting on workers would stay there: nobody else knows of them.
+        if client is not None and not client.scattering and self.chance.random() < 0.5:
             self.cluster.lose_client(client, self.chance.random() < 0.5)
 
     def _scatter(self) -> None:
@@ -173,7 +174,9 @@ class _Trial:
         workers = self.cluster.registered_workers()
         if workers:
             self.cluster.data_lost += 1
-            self.chance.choice(workers).lose_some_data()
+            worker = self.chance.choice(workers)
+            known = self.cluster.core.state.by_number[worker.number].has_what
+            worker.lose_some_data({task.key for task in known})
 
     def _make_peace(self) -> None:
         """No more faults. Whoever is needed is there."""

@@ -232,22 +232,23 @@ class SimulatedWorker:
         asked = _Asked(self, fetch)
         world.later(world.latency(), lambda: asked.arrive(peer))
 
-    def put(self, id: int, key: Any, value: Any, answer: Callable[[], None]) -> None:
-        """A client hands over a value; ``answer`` is called when it is stored. Nothing happens when this worker is dead."""
+    def put(self, id: int, key: Any, value: Any, answer: Callable[[bool], None]) -> None:
+        """A client hands over a value; ``answer`` is told whether it was stored."""
 
         def arrive() -> None:
-            if self.alive:
+            stored = self.alive
+            if stored:
                 self._perform([DataPut([id], [key], [value], [28], ["int"])])
-                self.world.later(self.world.latency(), answer)
+            self.world.later(self.world.latency(), lambda: answer(stored))
 
         self.world.later(self.world.latency(), arrive)
 
     def pause(self, paused: bool) -> None:
         self.say(Paused(paused))
 
-    def lose_some_data(self) -> None:
-        """The disk was bad."""
-        held = list(self.store)
+    def lose_some_data(self, known: set[Any]) -> None:
+        """The disk was bad. ``known``: keys that the scheduler knows to be here."""
+        held = [key for key in self.store if key in known]
         if held:
             lost = self.world.random.choice(held)
             del self.store[lost]

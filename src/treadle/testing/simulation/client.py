@@ -44,6 +44,8 @@ class SimulatedClient:
         #: Keys it cancelled, and keys that it attached to: these may turn out to be cancelled.
         self.cancelled: set[Any] = set()
         self.attached: set[Any] = set()
+        #: It asked for failed tasks to be run again: what they need may be gone for good by then.
+        self.retried = False
         #: Submissions of which chunks are still to be sent.
         self.streaming = 0
         self.scattering: set[Any] = set()
@@ -190,6 +192,7 @@ class SimulatedClient:
             self._send(CancelKeys(ids, force, "the user's reason"))
 
     def retry(self) -> None:
+        self.retried = True
         ids = self.ledger.retry([state for state in self.holds.values() if state.status is ERROR])
         if ids:
             self._send(RetryKeys(ids))
@@ -232,7 +235,7 @@ class SimulatedClient:
                 self.ledger.finish(self.holds[key], takers[0], "int", [])
 
         for number, worker in workers:
-            worker.put(id, key, self.universe.scattered[key], lambda stored, number=number: answered(number, stored))  # type: ignore[misc]
+            worker.put(id, key, self.universe.expected[key], lambda stored, number=number: answered(number, stored))  # type: ignore[misc]
 
     def leave(self) -> None:
         """Say goodbye."""

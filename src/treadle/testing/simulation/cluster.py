@@ -33,7 +33,7 @@ class Cluster:
 
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
-        self.world = World(scenario.seed)
+        self.world = World(scenario.seed, scenario.slowness)
         chance = self.world.random
         self.universe = Universe(chance, scenario.tasks, scenario.shape, scenario.broken_share, scenario.scattered)
         limits = Limits(
@@ -45,15 +45,17 @@ class Cluster:
         self.core = Transitions(limits, "the scheduler")
         self.sessions: dict[int, _Session] = {}
         self.number_of: dict[Any, int] = {}
-        #: Living workers by name, all that ever lived by address; clients that have not left.
+        #: Living workers by name, all that ever lived by address; clients that have not left, and all.
         self.workers: dict[str, SimulatedWorker] = {}
         self.by_address: dict[str, SimulatedWorker] = {}
         self.clients: list[SimulatedClient] = []
+        self.everybody: list[SimulatedClient] = []
         #: key -> how often it will still fail.
         self.failures_left = {key: chance.randint(1, 2) for key in self.universe.keys if chance.random() < scenario.flaky_share}
         self.flaky = set(self.failures_left)
         #: Of what happened: whatever may explain an outcome.
         self.forced: set[Any] = set()
+        self.scattered: set[Any] = set()
         self.killed = 0
         self.data_lost = 0
         self.restarted = False
@@ -125,15 +127,10 @@ class Cluster:
         session = self._connect(name, decode_worker_to_scheduler, worker.receive)
         worker.to_scheduler = session.inward.send
         worker.number = session.number
+        worker.on_refused = lambda: self.world.later(0.05, lambda: self.start_worker(name))
         worker.register()
         self.workers[name] = worker
         self.by_address[worker.address] = worker
-        self.world.later(0.2, lambda: self._start_again(worker))
-
-    def _start_again(self, worker: SimulatedWorker) -> None:
-        if worker.refused:
-            worker.die()
-            self.start_worker(worker.name)
 
     def registered_workers(self) -> list[SimulatedWorker]:
         return [worker for worker in self.workers.values() if worker.alive and worker.number in self.core.state.by_number]
@@ -169,6 +166,7 @@ class Cluster:
         client.register()
         self.number_of[client] = session.number
         self.clients.append(client)
+        self.everybody.append(client)
         return client
 
     def lose_client(self, client: SimulatedClient, politely: bool) -> None:

@@ -11,8 +11,9 @@ from typing import Any
 class World:
     """What happens when, and the source of all chance."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, slowness: float = 1.0) -> None:
         self.random = random.Random(seed)
+        self._slowness = slowness
         self.now = 0.0
         self.steps = 0
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
@@ -25,15 +26,19 @@ class World:
 
     def later(self, delay: float, act: Callable[[], None]) -> None:
         """``act`` is called in so many seconds."""
+        self.at(self.now + delay, act)
+
+    def at(self, time: float, act: Callable[[], None]) -> None:
+        """``act`` is called at that time, behind what was to happen then before."""
         self._entries += 1
-        heappush(self._agenda, (self.now + delay, self._entries, act))
+        heappush(self._agenda, (time, self._entries, act))
 
     def latency(self) -> float:
         """Seconds that a message takes: mostly little, sometimes long enough for everything else to overtake it."""
         chance = self.random.random()
         if chance < 0.7:
-            return self.random.uniform(0.0001, 0.0005)
-        return self.random.uniform(0.0005, 0.005) if chance < 0.95 else self.random.uniform(0.005, 0.05)
+            return self._slowness * self.random.uniform(0.0001, 0.0005)
+        return self._slowness * (self.random.uniform(0.0005, 0.005) if chance < 0.95 else self.random.uniform(0.005, 0.05))
 
     def run(self, most_steps: int) -> None:
         """Until nothing is left to happen. Raises AssertionError when that takes too many steps: something goes round in circles."""
@@ -59,7 +64,7 @@ class Stream:
             return
         arrival = max(self._last, self._world.now + self._world.latency())
         self._last = arrival
-        self._world.later(arrival - self._world.now, lambda: self._deliver(payload))
+        self._world.at(arrival, lambda: self._deliver(payload))
 
     def _deliver(self, payload: Any) -> None:
         if self.open:

@@ -40,6 +40,9 @@ class Scenario:
     leaves: bool = True
     #: Everything is forgotten once, as by a restart.
     restart: bool = False
+    #: Simulated seconds in which things happen; how much slower than usual messages are.
+    horizon_s: float = 0.3
+    slowness: float = 1.0
     saturation: float = 1.1
     prefetch_time_s: float = 0.01
 
@@ -58,7 +61,7 @@ def scenario_of(seed: int) -> Scenario:
         clients=chance.choice((1, 1, 2, 3)),
         workers=chance.choice((1, 2, 3, 5)),
         nthreads=chance.choice((1, 1, 2, 4)),
-        acts=chance.choice((1, 3, 10, 25)),
+        acts=chance.choice((1, 3, 10, 25, 60)),
         chunks=chance.choice((1, 1, 2, 5)),
         broken_share=some(0, 0, 0.05, 0.2),
         flaky_share=some(0, 0, 0.1, 0.3),
@@ -68,11 +71,13 @@ def scenario_of(seed: int) -> Scenario:
         deaths=chance.choice((0, 0, 1, 3, 6)),
         allowed_failures=chance.choice((1000, 1000, 0)),
         pauses=chance.choice((0, 0, 2)),
-        data_losses=chance.choice((0, 0, 2)),
+        data_losses=chance.choice((0, 0, 2, 10)),
         scattered=chance.choice((0, 0, 2)),
         cancels=chance.random() < 0.7,
         leaves=chance.random() < 0.5,
         restart=chance.random() < 0.1,
+        horizon_s=some(0.1, 0.3),
+        slowness=some(1.0, 1.0, 5.0),
         saturation=some(1.1, 1.1, float("inf"), 2.0),
         prefetch_time_s=some(0.01, 0.1, 0.0),
     )

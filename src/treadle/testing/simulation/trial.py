@@ -9,8 +9,6 @@ from treadle.testing.simulation.client import SimulatedClient, options_for
 from treadle.testing.simulation.cluster import Cluster
 from treadle.testing.simulation.scenario import Scenario
 
-#: Simulated seconds in which things happen.
-HORIZON_S = 0.3
 MOST_STEPS = 200_000
 
 
@@ -67,7 +65,7 @@ class _Trial:
 
     def _at_random(self, times: int, act: Any, at: float | None = None) -> None:
         for _ in range(times):
-            self.world.later(self.chance.uniform(0.05, HORIZON_S) if at is None else at, act)
+            self.world.later(self.chance.uniform(0.05, 0.05 + self.scenario.horizon_s) if at is None else at, act)
 
     def _some(self, things: list[Any], most: int = 4) -> list[Any]:
         return self.chance.sample(things, min(len(things), self.chance.randint(1, most))) if things else []
@@ -155,6 +153,10 @@ class _Trial:
             return
         chosen = self._some(workers, 2)
         key = self.chance.choice(list(self.universe.scattered))
+        if self.chance.random() < 0.3:
+            # A value that could be computed as well.
+            key = self.chance.choice(list(self.universe.expected))
+        self.cluster.scattered.add(key)
         self.world.note(f"{client.name} scatters {key!r} to {[worker.name for worker in chosen]}")
         client.scatter(key, [(worker.number, worker) for worker in chosen])
 
@@ -196,7 +198,8 @@ class _Trial:
         cluster, universe = self.cluster, self.universe
         ancestors = universe.ancestors[key]
         about = f"{key!r} of {client.name} is {state.status}; {cluster.core.story(key)}"
-        lost_data = bool(ancestors & set(universe.scattered)) and bool(cluster.killed or cluster.data_lost)
+        retried = any([other.retried for other in cluster.everybody])
+        lost_data = bool(ancestors & cluster.scattered) and bool(cluster.killed or cluster.data_lost or retried)
         if state.status is FINISHED:
             task = cluster.core.state.by_id.get(state.id)
             assert task is not None and task.key == key and task.who_has, f"nobody has it: {about}"

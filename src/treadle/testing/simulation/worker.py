@@ -63,8 +63,8 @@ class SimulatedWorker:
         self._lost: set[Any] = set()
         self.functions: dict[int, Any] = {}
         self.alive = True
-        self.refused = False
         #: Set by who connects it.
+        self.on_refused: Callable[[], None] = lambda: None
         self.to_scheduler: Callable[[bytes], None] = lambda body: None
         #: Its session at the scheduler, set by who connects it.
         self.number = 0
@@ -113,7 +113,9 @@ class SimulatedWorker:
                 for id in item.ids:
                     del self.functions[id]
             elif isinstance(item, WorkerRefused):
-                self.refused = True
+                self.die()
+                self.on_refused()
+                return
             elif isinstance(item, CloseWorker):
                 raise AssertionError(f"nobody closes simulated workers: {item}")
             elif isinstance(item, _Asked):

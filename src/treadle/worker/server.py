@@ -499,10 +499,10 @@ class Worker:
 
     def _perform(self, out: WorkerOutbox) -> None:
         store = self._store
-        for key in out.drop:
-            store.drop(key)
-        if out.store:
-            self._keep(out)
+        if out.drop:
+            store.drop_all(out.drop)
+        if out.store and not store.put_all(out.store.values()):
+            self._keep_one_by_one(out)
         messages = out.messages()
         if messages and self._stream is not None:
             self._stream.send(messages)
@@ -530,7 +530,8 @@ class Worker:
             self.status = Status.running
             self._pool.resume()
 
-    def _keep(self, out: WorkerOutbox) -> None:
+    def _keep_one_by_one(self, out: WorkerOutbox) -> None:
+        """The user's mapping may refuse some."""
         refused: list[TaskErred] = []
         put = self._store.put
         for id, (key, value) in out.store.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import threading
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterable, MutableMapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -49,7 +49,8 @@ class Store:
         #: Fetched values that the user's mapping refused: tasks wait for them.
         self._refused: dict[Any, Any] = {}
         # A dict is safe to use from several threads, nothing else need be.
-        self._lock: AbstractContextManager[Any] = nullcontext() if type(mapping) is dict else threading.RLock()
+        self._plain = type(mapping) is dict
+        self._lock: AbstractContextManager[Any] = nullcontext() if self._plain else threading.RLock()
 
     def get(self, key: Any) -> Any:
         """Raises KeyError when it is not there, and what the user's mapping raises."""
@@ -63,6 +64,9 @@ class Store:
 
     def collect(self, keys: list[Any]) -> dict[Any, Any]:
         """Key -> value. Raises as ``get``."""
+        if self._plain:
+            mapping = self.mapping
+            return {key: mapping[key] for key in keys}
         return {key: self.get(key) for key in keys}
 
     def put(self, key: Any, value: Any) -> None:
@@ -70,11 +74,27 @@ class Store:
         with self._lock:
             self.mapping[key] = value
 
+    def put_all(self, entries: Iterable[tuple[Any, Any]]) -> bool:
+        """Put (key, value) pairs, where nothing can go wrong; else False, with nothing done."""
+        if self._plain:
+            self.mapping.update(entries)
+        return self._plain
+
     def put_anyway(self, key: Any, value: Any, error: Exception) -> None:
         """Keep a value, in memory, that the user's mapping refused with ``error``."""
         logger.warning("the mapping given as data= does not take the value of %r (%r); it is kept in memory", key, error)
         with self._lock:
             self._refused[key] = value
+
+    def drop_all(self, keys: Iterable[Any]) -> None:
+        """Never raises."""
+        if self._plain:
+            pop = self.mapping.pop
+            for key in keys:
+                pop(key, None)
+        else:
+            for key in keys:
+                self.drop(key)
 
     def drop(self, key: Any) -> None:
         """Never raises."""

@@ -250,12 +250,11 @@ class SimulatedWorker:
 
     def lose_some_data(self, known: set[Any]) -> None:
         """The disk was bad. ``known``: keys that the scheduler knows to be here."""
-        held = [key for key in self.store if key in known]
+        held = [key for key in self.store if key in known and not self._doubles[key]]
         if held:
             lost = self.world.random.choice(held)
             del self.store[lost]
             self._lost.add(lost)
-            self._doubles.pop(lost, None)
             self.say(
                 DataLost([id for id, task in self.core.state.tasks.items() if task.key == lost and self.core.stored_key(id) is not None])
             )

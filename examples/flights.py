@@ -24,8 +24,7 @@ import dask.dataframe as dd
 import pandas as pd
 from dask.base import collections_to_expr
 
-from treadle import Client, LocalCluster
-from treadle.diagnostics.progress import progress
+from treadle import Client, LocalCluster, progress
 
 #: A flight that arrives this many minutes after its time counts as late; the usual measure of punctuality.
 LATE_MINUTES = 15

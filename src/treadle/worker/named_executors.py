@@ -41,6 +41,11 @@ class NamedExecutors:
         self._max_error_length = max_error_length
         self._futures: dict[int, tuple[RunningTask, concurrent.futures.Future[Any]]] = {}
 
+    @property
+    def has_default(self) -> bool:
+        """Whether one of them takes the place of the thread pool."""
+        return "default" in self._executors
+
     def offer(self, spec: Execute, name: str) -> None:
         """From the loop's thread. A name that is not known, or an executor that is shut down, is the task's error."""
         start = time()

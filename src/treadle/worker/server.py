@@ -10,10 +10,9 @@ import shutil
 import sys
 import uuid
 import weakref
-from collections.abc import Generator, MutableMapping
+from collections.abc import Generator, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from time import time as _wall_clock
 from typing import Any, ClassVar, Final
 
 import cloudpickle
@@ -29,13 +28,13 @@ from treadle.comm.registry import listen
 from treadle.comm.security import Security, find_secret
 from treadle.context import current_task, current_worker
 from treadle.exceptions import AuthenticationError, InvariantError, PeerProtocolError, VersionError
-from treadle.messages.local import ExecutionsDone, ExecutionsStarted, Paused, StoreFailed, TakeBackDone, Tick
+from treadle.messages.base import Message
+from treadle.messages.local import ExecutionsStarted, Paused
 from treadle.messages.worker_scheduler import (
     CloseWorker,
     LearnFunctions,
     LeaveWorker,
     RegisterWorker,
-    TaskErred,
     UnlearnFunctions,
     WorkerHeartbeat,
     WorkerRan,
@@ -49,20 +48,18 @@ from treadle.version import __version__
 from treadle.worker import options as worker_options
 from treadle.worker.calling import FunctionTable
 from treadle.worker.data.store import Store, make_mapping
-from treadle.worker.execution import Exited, RunningTask, ThreadPool
+from treadle.worker.execution import Exited, ThreadPool
 from treadle.worker.memory_limit import parse_memory_limit
 from treadle.worker.named_executors import NamedExecutors
+from treadle.worker.performer import Performer
 from treadle.worker.serving import DataServer
 from treadle.worker.stream import SchedulerStream, connect_to_scheduler
 from treadle.worker.transfer import Fetcher
 from treadle.worker.transitions.machine import WorkerTransitions
-from treadle.worker.transitions.outbox import WorkerOutbox
 from treadle.worker.transitions.state import CoreStatistics
 
 logger = logging.getLogger(__name__)
 
-#: A task that executes for longer is reported as started.
-STARTED_AFTER_S: Final = 0.02
 #: How long tasks that still execute may take when the worker closes; nobody wants their results.
 EXECUTOR_GRACE_S: Final = 2.0
 
@@ -151,10 +148,6 @@ class Worker:
         self._session = secrets.token_bytes(16)
         self._functions = FunctionTable()
         self._background: set[asyncio.Task[Any]] = set()
-        self._events: list[object] = []
-        self._handling = False
-        self._timer: asyncio.TimerHandle | None = None
-        self._started_timer: asyncio.TimerHandle | None = None
         self._process = psutil.Process()
         self._listener: Listener | None = None
         self._stream: SchedulerStream | None = None
@@ -164,7 +157,7 @@ class Worker:
         self._store: Store
         self._core: WorkerTransitions
         self._pool: ThreadPool
-        self._named_executors: NamedExecutors
+        self._performer: Performer
         self._fetcher: Fetcher
         self._server: DataServer
         Worker._instances.add(self)
@@ -210,11 +203,10 @@ class Worker:
         return task.key
 
     def statistics(self) -> WorkerStatistics:
-        running = self._running()
         return WorkerStatistics(
             core=self._core.statistics(),
-            executing=len(running),
-            queued=self._pool.queued + self._named_executors.queued,
+            executing=len(self._performer.running()),
+            queued=self._performer.queued,
             answers_under_way=self._server.under_way,
         )
 
@@ -313,22 +305,32 @@ class Worker:
         self._core = WorkerTransitions(
             host, self.resources, settings.connections_outgoing, settings.transfer_message_bytes, self._validate
         )
+        performer = self._performer = Performer(
+            self._core,
+            self._store,
+            self.loop,
+            send=self._send,
+            broken=self._broken,
+            exited=self._exited,
+            max_error_length=length,
+        )
         name = f"treadle-worker-{self.name}"
         self._pool = ThreadPool(
-            self.nthreads, self.loop, self._on_outcomes, self._functions, self._store, self, name=name, max_error_length=length
+            self.nthreads, self.loop, performer.outcomes, self._functions, self._store, self, name=name, max_error_length=length
         )
-        self._named_executors = NamedExecutors(
-            self._named, self.loop, self._on_outcomes, self._functions, self._store, self, max_error_length=length
+        named = NamedExecutors(
+            self._named, self.loop, performer.outcomes, self._functions, self._store, self, max_error_length=length
         )
-        self._fetcher = Fetcher(Introduction(Role.PEER, self._session), secret, self._offload, self._deliver, length)
+        self._fetcher = Fetcher(Introduction(Role.PEER, self._session), secret, self._offload, performer.deliver, length)
         self._server = DataServer(
             self._store,
             self._core.stored_key,
-            self._deliver,
+            performer.deliver,
             self._offload,
             max_incoming=settings.connections_incoming,
             max_answer_bytes=settings.transfer_message_bytes,
         )
+        performer.connect(self._pool, named, self._fetcher)
 
     async def _register(self, secret: bytes) -> None:
         timeout_s = self._death_timeout_s
@@ -376,8 +378,10 @@ class Worker:
             await self.close(reason=reason)
             return
         self.status = Status.closing_gracefully
-        self._handle([Paused(True)])
-        while self.status is Status.closing_gracefully and (self._running() or self._pool.queued or self._named_executors.queued):
+        # What is here goes on: the core hands out nothing new, and the scheduler sends nothing.
+        self._performer.handle([Paused(True)])
+        self._pool.resume()
+        while self.status is Status.closing_gracefully and (self._performer.running() or self._performer.queued):
             await asyncio.sleep(0.01)
         await self.close(nanny=not restart, reason=reason)
 
@@ -406,9 +410,8 @@ class Worker:
 
     async def _release(self, executor_wait_s: float) -> None:
         """Let go of everything, whatever of it there is."""
-        for timer in (self._timer, self._started_timer):
-            if timer is not None:
-                timer.cancel()
+        if hasattr(self, "_performer"):
+            self._performer.close()
         current = asyncio.current_task()
         for task in list(self._background):
             if task is not current:
@@ -456,142 +459,23 @@ class Worker:
                 self._end(LeaveWorker(message.reason))
             else:
                 events.append(message)
-        self._handle(events)
+        self._performer.handle(events)
 
-    def _on_outcomes(self, outcomes: list[Any]) -> None:
-        """From the threads, as many as have come up."""
-        rows = [outcome for outcome in outcomes if type(outcome) is tuple]
-        events: list[object] = []
-        if rows:
-            ids, values, nbytes, types, starts, stops = zip(*rows, strict=True)
-            events.append(ExecutionsDone(list(ids), list(values), list(nbytes), list(types), list(starts), list(stops)))
-        if len(rows) != len(outcomes):
-            for outcome in outcomes:
-                if type(outcome) is Exited:
-                    self._exited(outcome)
-                elif type(outcome) is not tuple:
-                    events.append(outcome)
-        self._handle(events)
-
-    def _deliver(self, event: object) -> None:
-        self._handle([event])
-
-    def _handle(self, events: list[object]) -> None:
-        """Have the core decide, and do what it says. Not nested: what comes meanwhile comes next."""
-        if self.status in (Status.closing, Status.closed, Status.failed):
-            return
-        self._events.extend(events)
-        if self._handling:
-            return
-        self._handling = True
-        try:
-            while self._events:
-                events, self._events = self._events, []
-                self._perform(self._core.handle(events, self.loop.time()))
-        except PeerProtocolError as error:
+    def _broken(self, error: PeerProtocolError | InvariantError) -> None:
+        if isinstance(error, PeerProtocolError):
             logger.error("the scheduler %s broke the protocol; worker %s closes: %s", self.scheduler_address, self.name, error)
-            self._end(None)
-        except InvariantError:
-            logger.critical("worker %s contradicts itself and closes", self.name, exc_info=True)
-            self._end(None)
-        finally:
-            self._handling = False
-
-    def _perform(self, out: WorkerOutbox) -> None:
-        store = self._store
-        if out.drop:
-            store.drop_all(out.drop)
-        if out.store and not store.put_all(out.store.values()):
-            self._keep_one_by_one(out)
-        messages = out.messages()
-        if messages and self._stream is not None:
-            self._stream.send(messages)
-        if out.execute:
-            self._execute(out.execute)
-        if out.take_back:
-            done = TakeBackDone([], [])
-            for id in out.take_back:
-                taken = self._pool.take_back(id) or self._named_executors.take_back(id)
-                (done.taken if taken else done.kept).append(id)
-            # Before anything else that comes.
-            self._events.insert(0, done)
-        for fetch in out.fetch:
-            self._fetcher.fetch(fetch)
-        for address in out.closed_peers:
-            self._fetcher.forget(address)
-        if out.wake_at and (self._timer is None or self._timer.cancelled() or self._timer.when() > out.wake_at):
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer = self.loop.call_at(out.wake_at, self._tick)
-        if out.paused and self.status is Status.running:
-            self.status = Status.paused
-            self._pool.pause()
-        elif out.resumed and self.status is Status.paused:
-            self.status = Status.running
-            self._pool.resume()
-
-    def _keep_one_by_one(self, out: WorkerOutbox) -> None:
-        """The user's mapping may refuse some."""
-        refused: list[TaskErred] = []
-        put = self._store.put
-        for id, (key, value) in out.store.items():
-            try:
-                put(key, value)
-            except Exception as error:
-                row = out.withdraw_finished(id)
-                if row is None:
-                    self._store.put_anyway(key, value, error)
-                else:
-                    refused.append(TaskErred(id, row[0], dump_error(error, self._settings.max_error_length), row[1], row[2]))
-        if refused:
-            self._events.insert(0, StoreFailed(refused))
-
-    def _tick(self) -> None:
-        self._timer = None
-        self._handle([Tick()])
-
-    # ------------------------------------------------------------------------------------------ execution
-
-    def _execute(self, specs: list[Any]) -> None:
-        if "default" in self._named:
-            for spec in specs:
-                self._named_executors.offer(spec, spec.executor or "default")
         else:
-            own = [spec for spec in specs if spec.executor is None or spec.executor == "default"]
-            self._pool.offer(own)
-            if len(own) != len(specs):
-                for spec in specs:
-                    if spec.executor is not None and spec.executor != "default":
-                        self._named_executors.offer(spec, spec.executor)
-        if self._started_timer is None:
-            self._started_timer = self.loop.call_later(STARTED_AFTER_S, self._report_started)
+            logger.critical("worker %s contradicts itself and closes", self.name, exc_info=error)
+        self._end(None)
 
-    def _running(self) -> list[RunningTask]:
-        return self._pool.running() + self._named_executors.running()
-
-    def _report_started(self) -> None:
-        """What has been executing for a moment; looks again as long as more may start. One timer, not one a task."""
-        self._started_timer = None
-        fresh: list[int] = []
-        again = bool(self._pool.queued or self._named_executors.queued)
-        now = _wall_clock()
-        for running in self._running():
-            if running.reported:
-                continue
-            if now - running.start_time < STARTED_AFTER_S:
-                again = True
-                continue
-            running.reported = True
-            fresh.append(running.id)
-        if fresh:
-            self._handle([ExecutionsStarted(fresh)])
-        if again and self._started_timer is None:
-            self._started_timer = self.loop.call_later(STARTED_AFTER_S, self._report_started)
+    def _send(self, messages: Sequence[Message]) -> None:
+        if self._stream is not None:
+            self._stream.send(messages)
 
     def _exited(self, outcome: Exited) -> None:
         """A task wants the process to end: as if it had died, so that the task is blamed and others are run elsewhere."""
         logger.error("task %r raised %r; worker %s ends", outcome.spec.key, outcome.error, self.name)
-        self._handle([ExecutionsStarted([outcome.spec.id])])
+        self._performer.handle([ExecutionsStarted([outcome.spec.id])])
         self.restart_requested = True
         self._end(None)
 
@@ -621,8 +505,8 @@ class Worker:
         return {
             "memory": self._process.memory_info().rss,
             "cpu": self._process.cpu_percent(),
-            "executing": len(self._running()),
-            "ready": self._pool.queued + self._named_executors.queued,
+            "executing": len(self._performer.running()),
+            "ready": self._performer.queued,
             "in_memory": states.get("memory", 0),
         }
 

@@ -8,8 +8,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-import dask.config
-
+from treadle import config
 from treadle.comm.addressing import normalize_address, unparse_address, unparse_host_port
 
 #: Options of dask.distributed's workers with nothing behind them here, and the values that ask for nothing.
@@ -47,7 +46,7 @@ def check_options(options: Mapping[str, Any]) -> None:
 def scheduler_address(ip: Any, port: Any) -> str | None:
     """The address that the first two arguments name, or the config key scheduler-address; None when neither does."""
     if ip is None:
-        ip = dask.config.get("scheduler-address", None)
+        ip = config.get("scheduler-address")
         if ip is None:
             return None
     address = getattr(ip, "scheduler_address", ip)
@@ -110,6 +109,6 @@ def check_resources(resources: Mapping[str, Any]) -> dict[str, float]:
 
 def scratch_directory(local_directory: Any) -> str:
     """Where the worker's own directory is made: as asked for, else the config key temporary-directory, else the system's."""
-    base = local_directory or dask.config.get("temporary-directory", None) or tempfile.gettempdir()
+    base = local_directory or config.get("temporary-directory") or tempfile.gettempdir()
     os.makedirs(base, exist_ok=True)
     return tempfile.mkdtemp(prefix="treadle-worker-", dir=base)

@@ -35,9 +35,16 @@ def alias(client: ClientState, id: int, task: TaskState, out: Outbox) -> None:
 
 def forget_aliases(client: ClientState, task: TaskState) -> None:
     """Unless the client wants the task, or has dependents of it still to send, it will not name it again."""
-    if task in client.alias_ids and task not in client.wants_what and task not in client.expecting:
-        for id in client.alias_ids.pop(task):
+    if task not in client.alias_ids or task in client.wants_what:
+        return
+    kept: list[int] = []
+    for id in client.alias_ids.pop(task):
+        if id in client.expecting:
+            kept.append(id)
+        else:
             del client.aliases[id]
+    if kept:
+        client.alias_ids[task] = kept
 
 
 def want(state: ClusterState, client: ClientState, task: TaskState, out: Outbox) -> None:
@@ -197,7 +204,7 @@ def take_id(state: ClusterState, task: TaskState, id: int, out: Outbox) -> None:
     task.id = id
     state.by_id[id] = task
     for client in state.clients.values():
-        if task in client.wants_what or task in client.expecting:
+        if task in client.wants_what or old in client.expecting:
             alias(client, old, task, out)
 
 

@@ -14,6 +14,7 @@ from treadle.scheduler.transitions.records import (
     RELEASED,
     WAITING,
     ClientState,
+    Expected,
     FunctionState,
     TaskGroup,
     TaskPrefix,
@@ -127,7 +128,7 @@ def submit_tasks(state: ClusterState, client: ClientState, message: Any, frames:
         if needs:
             link(task, needs)
         rows.append(task)
-    complete = _expect_later(state, client, message, rows)
+    complete = _expect_later(client, message, rows)
     if broken:
         _cancel_broken(client, message, broken, out)
     _start(state, client, message, rows, fresh, out)
@@ -249,7 +250,7 @@ def _buffers_by_row(message: Any, frames: list[Any]) -> dict[int, list[Any]]:
     return found
 
 
-def _expect_later(state: ClusterState, client: ClientState, message: Any, rows: list[TaskState | None]) -> list[TaskState]:
+def _expect_later(client: ClientState, message: Any, rows: list[TaskState | None]) -> list[TaskState]:
     """Book the dependents that later chunks bring, and those that this one has brought, broken or known already as they may be.
 
     Returns the tasks that have all their dependents now.
@@ -259,20 +260,21 @@ def _expect_later(state: ClusterState, client: ClientState, message: Any, rows: 
     if expecting and message.dependencies is not None:
         for needs in message.dependencies:
             for id in needs:
-                dependency = find_task(state, client, id)
-                if dependency is None or dependency not in expecting:
+                expected = expecting.get(id)
+                # Another submission that refers to the row, meanwhile, is not what was announced.
+                if expected is None or expected.submission != message.submission:
                     continue
-                dependency.later_dependents -= 1
-                expecting[dependency] -= 1
-                if expecting[dependency] == 0:
-                    del expecting[dependency]
-                    complete.append(dependency)
+                expected.task.later_dependents -= 1
+                expected.count -= 1
+                if expected.count == 0:
+                    del expecting[id]
+                    complete.append(expected.task)
     if message.later_dependents is not None:
         for row, count in enumerate(message.later_dependents):
             task = rows[row]
             if count and task is not None:
                 task.later_dependents += count
-                expecting[task] = expecting.get(task, 0) + count
+                expecting[message.ids[row]] = Expected(task, message.submission, count)
     return complete
 
 

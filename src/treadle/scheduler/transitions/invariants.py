@@ -118,12 +118,18 @@ def _validate_workers(state: ClusterState) -> None:
 
 
 def _validate_clients(state: ClusterState) -> None:
+    later: dict[TaskState, int] = {}
     for client in [*state.clients.values(), state.fire_and_forget]:
         for task in client.wants_what:
             _check(state, client in task.who_wants and state.by_id.get(task.id) is task, task, f"{client!r} is known to want it")
-        for task, count in client.expecting.items():
+        for id, expected in client.expecting.items():
+            task = expected.task
             _check(state, state.by_id.get(task.id) is task, task, f"{client!r} expects dependents of what is known")
-            _check(state, 0 < count <= task.later_dependents, task, f"{client!r} expects its share of the dependents")
+            _check(state, client.aliases.get(id, task) is task, task, f"{client!r} can name what will have dependents")
+            _check(state, expected.count > 0, task, f"{client!r} expects dependents of it")
+            later[task] = later.get(task, 0) + expected.count
         for id, task in client.aliases.items():
             _check(state, id in client.alias_ids[task], task, f"{client!r} has a name for it both ways")
-            _check(state, task in client.wants_what or task in client.expecting, task, f"{client!r} needs what it has a name for")
+            _check(state, task in client.wants_what or id in client.expecting, task, f"{client!r} needs what it has a name for")
+    for task in state.tasks.values():
+        _check(state, later.get(task, 0) == task.later_dependents, task, "clients will bring its later dependents")

@@ -178,9 +178,9 @@ def remove_client(state: ClusterState, client: ClientState, out: Outbox) -> None
     out.forget_session(client.number)
     state.clients.pop(client.id, None)
     del state.clients_by_number[client.number]
-    for task, count in client.expecting.items():
-        task.later_dependents -= count
-        state.recommend(task, RELEASED)
+    for expected in client.expecting.values():
+        expected.task.later_dependents -= expected.count
+        state.recommend(expected.task, RELEASED)
     client.expecting = {}
     for task in list(client.wants_what):
         client.wants_what.pop(task)

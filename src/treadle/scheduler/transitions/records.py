@@ -81,9 +81,8 @@ class ClientState:
         #: This client's ids of tasks that have another id; and the reverse.
         self.aliases: dict[int, TaskState] = {}
         self.alias_ids: dict[TaskState, list[int]] = {}
-        #: Tasks whose dependents are still to arrive in later chunks of a submission, and how many of them;
-        #: its share of TaskState.later_dependents.
-        self.expecting: dict[TaskState, int] = {}
+        #: Rows whose dependents are still to arrive in later chunks of their submission, by the client's ids.
+        self.expecting: dict[int, Expected] = {}
         self.functions: dict[int, FunctionState] = {}
         #: The submission under way, its generation, and when the last chunk came.
         self.submission: int = 0
@@ -95,6 +94,18 @@ class ClientState:
 
     def __repr__(self) -> str:
         return f"<ClientState {self.id!r}>"
+
+
+class Expected:
+    """A row of a chunk, and how many rows of later chunks of that submission will depend on it.
+
+    ``count`` is its share of TaskState.later_dependents; never 0.
+    """
+
+    def __init__(self, task: TaskState, submission: int, count: int) -> None:
+        self.task: TaskState = task
+        self.submission: int = submission
+        self.count: int = count
 
 
 class WorkerState:

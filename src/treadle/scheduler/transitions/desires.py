@@ -178,9 +178,15 @@ def scatter_keys(state: ClusterState, client: ClientState, message: Any, tasks: 
         elif not holders:
             alias(client, id, task, out)
             want_quietly(client, task)
-            if not task.has_recipe:
-                out.lost(task)
-            state.recommend(task, WAITING)
+            # The client takes it for finished.
+            if task.state == ERRED:
+                out.erred_for(client, task)
+            else:
+                if task.has_recipe:
+                    out.pending(task)
+                else:
+                    out.lost(task)
+                state.recommend(task, WAITING)
         else:
             want_quietly(client, task)
             if task.state == PROCESSING:

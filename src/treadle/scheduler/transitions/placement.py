@@ -184,9 +184,13 @@ def assign(state: ClusterState, task: TaskState, worker: WorkerState, out: Outbo
 def fill(state: ClusterState, out: Outbox) -> None:
     """Send queued tasks to the workers that have room, in runs of neighbours, an equal share for each."""
     settle(state)
+    #: Of the workers that had room when the round began, how many are still to be looked at; tasks for each of them.
+    left = share = 0
     while state.queue.live and state.roomy:
-        live = state.queue.live
-        share = max(1, live // len(state.roomy))
+        if left == 0:
+            left = len(state.roomy)
+            share = -(-state.queue.live // left)
+        left -= 1
         worker = next(iter(state.roomy))
         given = 0
         full = False

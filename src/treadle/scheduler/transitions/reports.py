@@ -51,7 +51,9 @@ def tasks_finished(state: ClusterState, worker: WorkerState, message: Any, out: 
             # The task was cancelled, or given to another worker, while this one ran it.
             drop_stale(state, worker, id, out)
             continue
-        learn_duration(task.group.prefix, stops[row] - starts[row])
+        if stops[row] > 0:
+            # Without times the worker had the value already and ran nothing.
+            learn_duration(task.group.prefix, stops[row] - starts[row])
         state.total_finished += 1
         to_memory(state, task, worker, sizes[row], type_names[types[row]], out)
 

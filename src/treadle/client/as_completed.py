@@ -148,6 +148,8 @@ class as_completed:
 
     async def __anext__(self) -> Any:
         loop = asyncio.get_running_loop()
+        if not self._ready:
+            current.step_aside()
         while True:
             with self._lock:
                 future = self._take()

@@ -107,4 +107,4 @@ def find_futures(value: Any, found: list[Future]) -> None:
 
 def check_callable(func: Callable[..., Any]) -> None:
     if not callable(func):
-        raise TypeError(f"First input must be a callable function, got {type(func).__name__}")
+        raise TypeError(f"only a callable can be submitted, got {type(func).__name__}: {func!r:.100}")

@@ -200,8 +200,13 @@ class _Sending:
             session.wake_up()
             client._throttle()
         if failure is not None:
-            # The futures are dropped here, and with them all that was begun.
-            raise failure
+            # With the futures all that was begun is given up. The exception must not keep them, nor itself, through this frame.
+            futures.clear()
+            external.clear()
+            try:
+                raise failure
+            finally:
+                del failure
         warn_if_large(self.payload_bytes, "graph")
         return {key: external[key] if key in external else futures[key] for key in self.wanted}
 

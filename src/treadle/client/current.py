@@ -150,6 +150,14 @@ def waiting() -> Iterator[None]:
         task.rejoin()
 
 
+def step_aside() -> None:
+    """Before a coroutine of a task waits for other tasks: its place goes to them, for good. It runs on the loop anyway."""
+    task = current_task.get()
+    place = getattr(task, "place", None)
+    if place is not None and place.in_pool:
+        task.secede()
+
+
 def default_client(c: Any = None) -> Any:
     """``c``, or else the client that is meant here. Raises ValueError when there is none."""
     client = c or find_client()

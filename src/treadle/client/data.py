@@ -51,6 +51,7 @@ class DataMethods(ClientBase):
         if asynchronous is None:
             asynchronous = self.asynchronous
         if asynchronous:
+            current.step_aside()
             return self._on_own_loop(self._gather_here(futures, errors))
         states = self._states_in(futures)
         if not states:
@@ -99,6 +100,8 @@ class DataMethods(ClientBase):
         if asynchronous is None:
             asynchronous = self.asynchronous
         if asynchronous:
+            if state.status is PENDING:
+                current.step_aside()
             return self._on_own_loop(self._result_here(future, optional_seconds(timeout)))
         with _waiting_for([state]):
             collected = self._runner.sync(

@@ -72,6 +72,7 @@ def wait(fs: Any, timeout: Any = None, return_when: str = "ALL_COMPLETED") -> An
     client = futures[0].client if futures else current.default_client()
     timeout_s = optional_seconds(timeout)
     if client.asynchronous:
+        current.step_aside()
         return client._on_own_loop(_wait(client, futures, timeout_s, return_when))
     with current.waiting():
         return client._runner.sync(_wait, client, futures, timeout_s, return_when)

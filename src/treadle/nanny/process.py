@@ -149,7 +149,7 @@ class WorkerProcess:
         pump.cancel()
         if self._channel is not None:
             self._channel.close()
-        await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
+        await _remove(self._directory)
         return code
 
     async def _pump(self, stream: asyncio.StreamReader) -> None:
@@ -169,6 +169,14 @@ class WorkerProcess:
         if lines and self._stderr and not self._stderr[-1].endswith("\n"):
             self._stderr[-1] = (self._stderr[-1] + lines.pop(0))[-1000:]
         self._stderr.extend(line[-1000:] for line in lines)
+
+
+async def _remove(directory: Path) -> None:
+    try:
+        await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+    except RuntimeError:
+        # This process is about to end and starts no threads any more; there is no one left to be kept waiting.
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def make_directory(base: str | os.PathLike[str] | None) -> Path:

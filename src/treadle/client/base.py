@@ -109,19 +109,14 @@ class ClientBase:
             session.wake_up()
         return states[0]
 
-    def _own_state(self, future: Future) -> KeyState:
-        """The state of a future's key at this client, whosever it is. It lives at least as long as the future or this turn."""
-        if future._client is self:
-            return future.state
+    def _own_future(self, future: Future) -> Future:
+        """A future of this client for the key, whosever the given one is. Its key lives as long as it does."""
         if future._client is None:
             future.bind_client(self)
-            return future.state
-        state = self._attach(future.key)
-        self._release(state)  # counted down at the end of the turn, after what is submitted now
-        return state
+        return future if future._client is self else Future(future.key, self)
 
     def _own_state_kept(self, future: Future) -> KeyState:
-        """As ``_own_state``, with a reference of its own."""
+        """The state of a future's key at this client, with a reference of its own."""
         if future._client is not self:
             return self._attach(future.key)
         state = future.state

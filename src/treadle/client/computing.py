@@ -147,14 +147,25 @@ class CollectionMethods(DataMethods, SubmitMethods):
         state = self.session.ledger.states.get(key)
         return state is not None and state.status is not CANCELLED and state.status is not LOST
 
+    def _future_for(self, key: Key, found: dict[Key, Future]) -> Future | None:
+        """A future of this client for a key that is computed already, or by somebody else; None for one that is not known."""
+        future = self._future_of_known(key)
+        if future is None and key in found:
+            future = Future(key, self, self._own_state_kept(found[key]))
+        return future
+
     def _submit_graph(self, dsk: Any, keys: Sequence[Key], terms: Terms) -> dict[Key, Future]:
         """Send what ``keys`` need; a future of each. Nothing is sent when the graph makes no sense."""
-        found: dict[Key, Future] = {}
-        table = build_table(dsk, keys, self._is_known, found)
         wanted = dict.fromkeys(keys)
+        while True:
+            found: dict[Key, Future] = {}
+            table = build_table(dsk, keys, self._is_known, found)
+            # Holds what the graph depends on until all of it is sent.
+            external = {key: future for key in table.external if (future := self._future_for(key, found)) is not None}
+            if len(external) == len(table.external):
+                break
+            # A key that was known lost its last future meanwhile, in another thread or by garbage collection: look again.
         sending = _Sending(self, table, terms, wanted)
-        # Holds what the graph depends on until all of it is sent.
-        external = {key: sending.attach(key, found) for key in table.external}
         cancelled = [key for key, future in external.items() if not future.state.id]
         if cancelled:
             return {key: external.get(key) or Future(key, self, dead_state(key, "lost dependencies")) for key in wanted}
@@ -175,11 +186,6 @@ class _Sending:
         self.ids: dict[Key, int] = {}
         self.payload_bytes = 0
         self.asked = _asked(terms)
-
-    def attach(self, key: Key, found: dict[Key, Future]) -> Future:
-        """A future of this client for a key that is computed already, or by somebody else."""
-        client = self.client
-        return client._future_of_known(key) or Future(key, client, client._own_state_kept(found[key]))
 
     def send(self, external: dict[Key, Future]) -> dict[Key, Future]:
         """Number the rows, pickle and send them a chunk at a time. A future of each wanted key."""

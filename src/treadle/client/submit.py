@@ -159,7 +159,9 @@ class SubmitMethods(ClientBase):
 
     def _send_call(self, key: Key, known: KnownFunction, call: Call, terms: Terms, constants: Constants) -> Future:
         """Append one row to what is to be sent."""
-        dependencies = [self._own_state(future) for future in call.futures]
+        # Held until the row that needs them is on its way.
+        held = [self._own_future(future) for future in call.futures]
+        dependencies = [future.state for future in held]
         session = self.session
         if not all([state.id for state in dependencies]):
             return Future(key, self, dead_state(key, "lost dependencies"))
@@ -354,6 +356,8 @@ class _Mapping:
         """Any arguments, keyword arguments, futures."""
         client = self.client
         futures: list[Future] = []
+        #: What the rows depend on, until they are on their way.
+        held: list[Future] = []
         columns = Columns()
         try:
             for args, key in zip(chunk, keys, strict=True):
@@ -362,7 +366,9 @@ class _Mapping:
                     futures.append(present)
                     continue
                 call = prepare(key, self.known, args, self.kwargs, self.constants)
-                dependencies = [client._own_state(future) for future in call.futures]
+                needed = [client._own_future(future) for future in call.futures]
+                held += needed
+                dependencies = [future.state for future in needed]
                 if not all([state.id for state in dependencies]):
                     futures.append(Future(key, client, dead_state(key, "lost dependencies")))
                     continue

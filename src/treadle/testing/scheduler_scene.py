@@ -159,8 +159,9 @@ class SchedulerScene:
         ids = [self.task_id(key) for key in keys]
         attempts = [self.parties[on].attempts[key] if attempt is None else attempt for key in keys]
         count = len(keys)
-        stop = self.now + duration
-        self.event(on, TasksFinished(ids, attempts, [nbytes] * count, [0] * count, [type], [self.now] * count, [stop] * count))
+        start = 1000.0 + self.now
+        stop = start + duration
+        self.event(on, TasksFinished(ids, attempts, [nbytes] * count, [0] * count, [type], [start] * count, [stop] * count))
 
     def fail(self, key: Any, on: str, error: str = "boom", attempt: int | None = None) -> None:
         (id,), (number,) = self._report(key, on, attempt)

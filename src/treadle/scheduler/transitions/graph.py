@@ -101,13 +101,13 @@ def submit_tasks(state: ClusterState, client: ClientState, message: Any, frames:
         if row_options is not None and row_options.priority:
             priority -= row_options.priority
         rank = first_rank + row if ranks is None else ranks[row]
-        if group is None or named_group is None:
-            # Neighbours are mostly of one group: its name is derived anew only when the key's head changes.
-            head = key[0] if type(key) is tuple and key else None
-            if group is None or head is None or head != last_head:
-                group = get_group(state, named_group if named_group is not None else group_of(key), key)
-                last_head = head
         if task is None:
+            if group is None or named_group is None:
+                # Neighbours are mostly of one group: its name is derived anew only when the key's head changes.
+                head = key[0] if type(key) is tuple and key else None
+                if group is None or head is None or head != last_head:
+                    group = get_group(state, named_group if named_group is not None else group_of(key), key)
+                    last_head = head
             task = TaskState(id, key, group, (priority, generation, rank))
             add_task(state, task)
             fresh.append(task)

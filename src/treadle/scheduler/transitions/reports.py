@@ -129,9 +129,11 @@ def replicas_missing(state: ClusterState, worker: WorkerState, message: Any, out
             # It is being made again; the assignment that needs it was called back when it was lost.
             continue
         holder = state.by_number.get(number)
-        if holder is not None and holder is not worker:
+        if holder is not None:
+            # Also itself: asked for a value that it is said to have and has not, it would ask for ever.
             remove_copy(state, task, holder)
-            out.drop(task, holder)
+            if holder is not worker:
+                out.drop(task, holder)
         if task.who_has:
             elsewhere[task] = None
         else:

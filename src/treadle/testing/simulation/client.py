@@ -86,6 +86,9 @@ class SimulatedClient:
         keys = self.universe.closure(available, live)
         if not keys:
             return
+        if self.scattering & set(keys):
+            # The key would be given two ids at once.
+            return
         wanted = {key for key in keys if key in targets or key in extra_wanted}
         # What is referred to stays alive until the last chunk is on its way.
         outside = {need: self.ledger.states[need] for key in keys for need in self.universe.needs[key] if need not in keys}
@@ -215,7 +218,7 @@ class SimulatedClient:
 
     def scatter(self, key: Any, workers: Sequence[tuple[int, SimulatedWorker]]) -> None:
         """Put the value on these workers (number, worker), and tell the scheduler when all have it."""
-        if key in self.ledger.states or key in self.scattering:
+        if key in self.ledger.states or key in self.scattering or self.streaming:
             return
         self.scattering.add(key)
         (id,) = self.ledger.new_ids(1)

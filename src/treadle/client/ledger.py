@@ -163,6 +163,16 @@ class Ledger:
             claimed.append(state)
         return claimed, new, range(first, id)
 
+    def claim_one(self, key: Key) -> tuple[KeyState, int]:
+        """As ``claim`` for one key: its state, and its id if it is new, else 0."""
+        state = self.states.get(key)
+        if state is not None:
+            state.refcount += 1
+            return state, 0
+        self._count += 1
+        id = self._base + self._count
+        return self.add(key, id), id
+
     def release(self, states: Iterable[KeyState]) -> list[int]:
         """One reference less to each. Returns the ids that nobody refers to any more; their states are dead."""
         gone: list[int] = []

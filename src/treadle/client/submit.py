@@ -25,6 +25,7 @@ from treadle.client.futures import Future
 from treadle.client.keys import bound_token, call_key, is_plain, unique_key
 from treadle.client.ledger import KeyState, dead_state
 from treadle.client.options import make_options, number
+from treadle.context import current_task
 from treadle.messages.base import TaskOptions
 from treadle.messages.client_scheduler import DefineFunctions, ForgetFunctions, SubmitTasks
 from treadle.utils.keys import Key, group_of
@@ -33,19 +34,25 @@ from treadle.utils.keys import Key, group_of
 CHUNK_ROWS: Final = 2000
 _CHUNK_BYTES: Final = 8 * 2**20
 
+_NOTHING_ASKED: Final = (None, None, None, 0, False, False)
+#: Below this nobody is warned, whatever the threshold.
+_SMALL_BYTES: Final = 10_000
+
 _seconds = lru_cache(config.seconds)
 
 
 class Terms:
     """What all rows of a submission have in common."""
 
-    __slots__ = ("fifo_timeout_s", "options", "parent", "priority")
+    __slots__ = ("agreed", "fifo_timeout_s", "options", "parent", "priority")
 
     def __init__(self, options: TaskOptions | None, priority: float, fifo_timeout_s: float, parent: Any) -> None:
         self.options = options
         self.priority = priority
         self.fifo_timeout_s = fifo_timeout_s
         self.parent = parent
+        #: Equal for submissions that may be one.
+        self.agreed = (options, priority, fifo_timeout_s, parent)
 
     def apply(self, message: SubmitTasks) -> SubmitTasks:
         message.options = self.options
@@ -54,9 +61,11 @@ class Terms:
         message.parent = self.parent
         return message
 
-    def agreed(self) -> tuple[object, ...]:
-        """Equal for submissions that may be one."""
-        return (self.options, self.priority, self.fifo_timeout_s, self.parent)
+
+@lru_cache
+def _plain_terms(fifo_timeout: Any) -> Terms:
+    """Of calls that ask for nothing, made outside of tasks."""
+    return Terms(None, 0, config.seconds(fifo_timeout), None)
 
 
 def context_annotations(key: Key) -> dict[str, Any]:
@@ -66,8 +75,7 @@ def context_annotations(key: Key) -> dict[str, Any]:
 
 def warn_if_large(nbytes: int, what: str) -> None:
     """Warn the caller's caller when so much is sent as part of the tasks themselves."""
-    limit = parse_bytes(config.get("distributed.admin.large-graph-warning-threshold", "10MB"))
-    if nbytes > limit:
+    if nbytes > _SMALL_BYTES and nbytes > parse_bytes(config.get("distributed.admin.large-graph-warning-threshold", "10MB")):
         warnings.warn(
             f"Sending large {what} of size {format_bytes(nbytes)}.\nThis may cause some slowdown.\n"
             "Consider loading the data with Dask directly\n or using futures or delayed objects to embed the data "
@@ -105,15 +113,8 @@ class SubmitMethods(ClientBase):
         check_callable(func)
         session = self.session
         session.check_open()
-        options = make_options(
-            workers=workers,
-            allow_other_workers=allow_other_workers,
-            resources=resources,
-            retries=retries,
-            actor=actor or actors,
-            annotations=context_annotations(key) if get_annotations() else None,
-        )
-        terms = Terms(options, number("priority", priority), _seconds(fifo_timeout), self._parent())
+        asked = (workers, resources, retries, priority, allow_other_workers, actor or actors)
+        terms = self._terms(asked, fifo_timeout, key)
         known = self._find_function(func)
         if key is None:
             key = call_key(known.name, bound_token(known.token, kwargs), args) if pure else unique_key(known.name)
@@ -129,6 +130,22 @@ class SubmitMethods(ClientBase):
         session.wake_up()
         self._throttle()
         return future
+
+    def _terms(self, asked: tuple[Any, ...], fifo_timeout: Any, key: Any) -> Terms:
+        """``asked``: workers, resources, retries, priority, allow_other_workers, actor."""
+        annotations = get_annotations()
+        if asked == _NOTHING_ASKED and not annotations and current_task.get() is None:
+            return _plain_terms(fifo_timeout)
+        workers, resources, retries, priority, allow_other_workers, actor = asked
+        options = make_options(
+            workers=workers,
+            allow_other_workers=allow_other_workers,
+            resources=resources,
+            retries=retries,
+            actor=actor,
+            annotations=context_annotations(key) if annotations else None,
+        )
+        return Terms(options, number("priority", priority), _seconds(fifo_timeout), self._parent())
 
     def _find_function(self, func: Callable[..., Any]) -> KnownFunction:
         with self.session.lock:
@@ -171,15 +188,14 @@ class SubmitMethods(ClientBase):
             self._send_columns(columns, terms)
             return Future(key, self, state)
         with session.lock:
-            (state,), new, ids = session.ledger.claim([key])
-            if new:
+            state, id = session.ledger.claim_one(key)
+            if id:
                 function = 0 if call.node else self._define(known)
-                agreed = terms.agreed()
-                message = session.outgoing.joinable(agreed)
+                message = session.outgoing.joinable(terms.agreed)
                 if message is None:
                     message = terms.apply(SubmitTasks(self._next_submission(), [], [], [], []))
-                    session.outgoing.open(message, agreed)
-                message.ids.append(ids.start)
+                    session.outgoing.open(message, terms.agreed)
+                message.ids.append(id)
                 message.keys.append(key)
                 message.functions.append(function)
                 message.payloads.append(call.payload)
@@ -271,15 +287,8 @@ class SubmitMethods(ClientBase):
                 raise ValueError(f"as many keys as calls are needed: {len(key)} keys, {len(rows)} calls")
             for one in key:
                 validate_key(one)
-        options = make_options(
-            workers=workers,
-            allow_other_workers=allow_other_workers,
-            resources=resources,
-            retries=retries,
-            actor=actor or actors,
-            annotations=context_annotations(key) if get_annotations() else None,
-        )
-        terms = Terms(options, number("priority", priority), _seconds(fifo_timeout), self._parent())
+        asked = (workers, resources, retries, priority, allow_other_workers, actor or actors)
+        terms = self._terms(asked, fifo_timeout, key)
         known = self._find_function(func)
         return _Mapping(self, known, terms, kwargs, key, pure).send(rows, batch_size or CHUNK_ROWS)
 
@@ -305,30 +314,27 @@ class _Mapping:
         futures: list[Future] = []
         for start in range(0, len(rows), chunk_rows):
             chunk = rows[start : start + chunk_rows]
-            keys = self.keys(chunk, start)
-            quick = not self.kwargs and all(map(is_plain, chunk))
+            plain = all(map(is_plain, chunk))
+            keys = self.keys(chunk, start, plain)
+            quick = plain and not self.kwargs
             futures += self.send_quick(chunk, keys, start) if quick else self.send_slow(chunk, keys, start)
             client.session.wake_up()
             client._throttle()
         warn_if_large(self.payload_bytes, "graph")
         return futures
 
-    def keys(self, chunk: Sequence[tuple[Any, ...]], start: int) -> list[Any]:
-        """The keys of these calls, of which the first one is number ``start``."""
+    def keys(self, chunk: Sequence[tuple[Any, ...]], start: int, plain: bool) -> list[Any]:
+        """The keys of these calls, of which the first one is number ``start``; ``plain``: all arguments are."""
         if isinstance(self.key, list):
             return self.key[start : start + len(chunk)]
         prefix = self.prefix
         if self.unique is not None:
             return [f"{prefix}-{self.unique}-{start + i}" for i in range(len(chunk))]
+        if not plain:
+            return [call_key(prefix, self.token, args) for args in chunk]
+        # As in ``call_key``, and spelled out: this is the hot path.
         token = self.token.encode()
-        keys = []
-        for args in chunk:
-            if is_plain(args):
-                # As in ``call_key``, and spelled out: this is the hot path.
-                keys.append(f"{prefix}-{blake2b(token + marshal_dumps(args, 2), digest_size=16).hexdigest()}")
-            else:
-                keys.append(call_key(prefix, self.token, args))
-        return keys
+        return [f"{prefix}-{blake2b(token + marshal_dumps(args, 2), digest_size=16).hexdigest()}" for args in chunk]
 
     def group(self, keys: Sequence[Any]) -> str | None:
         return None if isinstance(self.key, list) else group_of(keys[0])

@@ -556,3 +556,19 @@ def test_run_a_function_beside_the_schedule(scene):
     scene(play)
 
 
+
+
+def test_a_worker_that_fails_within_closes_instead_of_standing_still(scene, caplog):
+    async def play(scheduler):
+        worker, stream = await scheduler.worker(name="alice")
+
+        def broken(specs):
+            raise TypeError("a bug of ours")
+
+        worker._pool.offer = broken
+        stream.submit(1, inc, 1)
+        await worker.finished()
+        assert worker.status is Status.closed
+
+    scene(play)
+    assert "worker alice failed within and closes" in caplog.text

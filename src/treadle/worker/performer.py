@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from time import time
 from typing import Final
 
-from treadle.exceptions import InvariantError, PeerProtocolError
 from treadle.messages.base import Message
 from treadle.messages.local import Execute, ExecutionsDone, ExecutionsStarted, StoreFailed, TakeBackDone, Tick
 from treadle.messages.worker_scheduler import TaskErred
@@ -34,7 +33,7 @@ class Performer:
         loop: asyncio.AbstractEventLoop,
         *,
         send: Callable[[Sequence[Message]], None],
-        broken: Callable[[PeerProtocolError | InvariantError], None],
+        broken: Callable[[Exception], None],
         exited: Callable[[Exited], None],
         max_error_length: int,
     ) -> None:
@@ -107,7 +106,8 @@ class Performer:
             while self._events and not self._closed:
                 events, self._events = self._events, []
                 self._perform(self._core.handle(events, self._loop.time()))
-        except (PeerProtocolError, InvariantError) as error:
+        except Exception as error:
+            # Half a turn was done: whatever it was, the state can no longer be trusted.
             self._broken(error)
         finally:
             self._handling = False

@@ -27,7 +27,7 @@ from treadle.comm.interface import Introduction, Listener, Role
 from treadle.comm.registry import listen
 from treadle.comm.security import Security, find_secret
 from treadle.context import current_task, current_worker
-from treadle.exceptions import AuthenticationError, InvariantError, PeerProtocolError, VersionError
+from treadle.exceptions import AuthenticationError, PeerProtocolError, VersionError
 from treadle.messages.base import Message
 from treadle.messages.local import ExecutionsStarted, Paused
 from treadle.messages.worker_scheduler import (
@@ -461,11 +461,11 @@ class Worker:
                 events.append(message)
         self._performer.handle(events)
 
-    def _broken(self, error: PeerProtocolError | InvariantError) -> None:
+    def _broken(self, error: Exception) -> None:
         if isinstance(error, PeerProtocolError):
             logger.error("the scheduler %s broke the protocol; worker %s closes: %s", self.scheduler_address, self.name, error)
         else:
-            logger.critical("worker %s contradicts itself and closes", self.name, exc_info=error)
+            logger.critical("worker %s failed within and closes", self.name, exc_info=error)
         self._end(None)
 
     def _send(self, messages: Sequence[Message]) -> None:

@@ -16,6 +16,7 @@ from treadle.messages.local import DataLost, DataPut
 from treadle.messages.worker_worker import Busy, Data, DataStored, GetData, PeerRefused, PutData
 from treadle.serialize.sizes import sizeof, type_name
 from treadle.serialize.values import pack_values, unpack_block
+from treadle.utils.keys import key_from_wire
 from treadle.worker.data.store import Store
 from treadle.worker.transfer import LARGE_BYTES
 
@@ -108,9 +109,7 @@ class DataServer:
         else:
             self._spawn(self._get_large(comm, request.request, ids, keys, sizes, missing))
 
-    async def _get_large(
-        self, comm: Comm, request: int, ids: list[int], keys: list[object], sizes: list[int], missing: list[int]
-    ) -> None:
+    async def _get_large(self, comm: Comm, request: int, ids: list[int], keys: list[object], sizes: list[int], missing: list[int]) -> None:
         loop = asyncio.get_running_loop()
         answer, buffers, lost = await loop.run_in_executor(self._offload, self._pack, request, ids, keys, sizes, missing)
         self._answer(comm, answer, buffers, lost)
@@ -172,6 +171,7 @@ class DataServer:
     def _keep(self, comm: Comm, message: PutData, values: list[Any]) -> None:
         nbytes = [sizeof(value) for value in values]
         types = [type_name(value) for value in values]
+        self._store.hand_over([key_from_wire(key) for key in message.keys])
         self._deliver(DataPut(message.ids, message.keys, values, nbytes, types))
         comm.send(encode([DataStored(message.request, nbytes, types)]))
 

@@ -48,6 +48,9 @@ class Store:
         self.mapping = mapping
         #: Fetched values that the user's mapping refused: tasks wait for them.
         self._refused: dict[Any, Any] = {}
+        #: Keys that somebody handed over: how many ids of the core stand for the value. Handed over once more, or computed
+        #: here as well, a key has several ids for a while; it is freed with the last of them. All other keys have one.
+        self._handed_over: dict[Any, int] = {}
         # A dict is safe to use from several threads, nothing else need be.
         self._plain = type(mapping) is dict
         self._lock: AbstractContextManager[Any] = nullcontext() if self._plain else threading.RLock()
@@ -69,26 +72,63 @@ class Store:
             return {key: mapping[key] for key in keys}
         return {key: self.get(key) for key in keys}
 
+    def hand_over(self, keys: Iterable[Any]) -> None:
+        """Values of these keys are about to be put that came from outside: the keys may be here already, under other ids."""
+        with self._lock:
+            for key in keys:
+                self._handed_over.setdefault(key, 1 if self._is_here(key) else 0)
+
+    def _is_here(self, key: Any) -> bool:
+        return key in self.mapping or key in self._refused
+
+    def _count(self, key: Any, was_here: bool) -> None:
+        """One more id stands for the key, whose value was put."""
+        if key in self._handed_over:
+            self._handed_over[key] = self._handed_over[key] + 1 if was_here else 1
+
+    def _still_held(self, key: Any) -> bool:
+        """One id less stands for the key: whether another one does."""
+        count = self._handed_over.get(key)
+        if count is None:
+            return False
+        if count > 1:
+            self._handed_over[key] = count - 1
+            return True
+        del self._handed_over[key]
+        return False
+
     def put(self, key: Any, value: Any) -> None:
         """Raises what the user's mapping raises."""
         with self._lock:
-            self.mapping[key] = value
+            if self._handed_over:
+                was_here = self._is_here(key)
+                self.mapping[key] = value
+                self._count(key, was_here)
+            else:
+                self.mapping[key] = value
 
     def put_all(self, entries: Iterable[tuple[Any, Any]]) -> bool:
         """Put (key, value) pairs, where nothing can go wrong; else False, with nothing done."""
-        if self._plain:
+        if not self._plain:
+            return False
+        if self._handed_over:
+            for key, value in entries:
+                self.put(key, value)
+        else:
             self.mapping.update(entries)
-        return self._plain
+        return True
 
     def put_anyway(self, key: Any, value: Any, error: Exception) -> None:
         """Keep a value, in memory, that the user's mapping refused with ``error``."""
         logger.warning("the mapping given as data= does not take the value of %r (%r); it is kept in memory", key, error)
         with self._lock:
+            was_here = self._is_here(key)
             self._refused[key] = value
+            self._count(key, was_here)
 
     def drop_all(self, keys: Iterable[Any]) -> None:
         """Never raises."""
-        if self._plain:
+        if self._plain and not self._handed_over:
             pop = self.mapping.pop
             for key in keys:
                 pop(key, None)
@@ -99,6 +139,8 @@ class Store:
     def drop(self, key: Any) -> None:
         """Never raises."""
         with self._lock:
+            if self._handed_over and self._still_held(key):
+                return
             self._refused.pop(key, None)
             try:
                 del self.mapping[key]
@@ -111,6 +153,7 @@ class Store:
         """Drop everything. Never raises."""
         with self._lock:
             self._refused.clear()
+            self._handed_over.clear()
             try:
                 self.mapping.clear()
             except Exception as error:

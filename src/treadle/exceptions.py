@@ -59,6 +59,10 @@ class FuturesCancelledError(CancelledError):
         return f"{len(self.error_groups)} futures cancelled:\n" + "\n".join(f"  {error}" for error in self.error_groups)
 
 
+class JournalError(RuntimeError):
+    """The journal cannot be read or written. The text names the file or directory, the reason and the way out."""
+
+
 class KilledWorker(Exception):
     """A task was executing while several workers died in turn; it is not tried again."""
 

@@ -1,0 +1,34 @@
+"""A snapshot takes the place of all segments before it: written aside, synced, then renamed, so that there is always a whole journal."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+
+from treadle.journal.directory import Directory
+from treadle.journal.format import END, Buffer, Header, pack_header, pack_record
+
+
+def write_snapshot(directory: Directory, number: int, header: Header, records: Iterable[tuple[Buffer, Sequence[Buffer]]]) -> int:
+    """Write ``records`` (body, buffers) as the segment ``number``; its size in bytes. What it replaces is left to ``Directory.tidy``.
+
+    Raises OSError, and then nothing has changed.
+    """
+    path = directory.new_path_of(number)
+    size = 0
+    try:
+        with path.open("wb", buffering=2**20) as file:
+            size += file.write(pack_header(header))
+            for body, buffers in records:
+                for piece in pack_record(header.marker, 0, body, buffers):
+                    size += file.write(piece)
+            for piece in pack_record(header.marker, 0, END):
+                size += file.write(piece)
+            file.flush()
+            os.fsync(file.fileno())
+        path.rename(directory.path_of(number))
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    directory.sync()
+    return size

@@ -1,0 +1,216 @@
+"""Append to a journal from an event loop: a thread of its own packs, writes and syncs, all turns since its last time at once.
+
+The loop never waits for the disk: ``append`` queues, and ``on_durable`` tells later how many records are safe. When the disk
+refuses, what was not written is kept and tried again every second, and ``on_failure`` tells why, and when it is over.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from treadle.exceptions import JournalError
+from treadle.journal.directory import Directory
+from treadle.journal.format import Buffer, Header, pack_header, pack_record
+
+#: Shortest time between two syncs, seconds. Nobody but the acknowledgement of submissions waits for one.
+PAUSE_S: Final = 0.01
+RETRY_S: Final = 1.0
+_LARGE_BYTES: Final = 2**18
+_sync = getattr(os, "fdatasync", os.fsync)
+
+
+class _Rotation:
+    """In the queue: what follows goes to a new segment of that number. ``done``: the old one is whole and on disk."""
+
+    def __init__(self, number: int, done: Callable[[], None]) -> None:
+        self.number = number
+        self.done = done
+
+
+class Writer:
+    """Appends to the segment ``number`` of ``directory``, which must not be there yet.
+
+    ``call_soon`` hands a callback to the loop's thread (``loop.call_soon_threadsafe``); ``on_durable`` gets the number of
+    records, since the writer was made, that are on disk; ``on_failure`` a text, or None when the disk takes data again.
+    Raises JournalError when the segment cannot be made.
+    """
+
+    def __init__(
+        self,
+        directory: Directory,
+        number: int,
+        *,
+        scheduler_id: str,
+        epoch: int,
+        release: str,
+        call_soon: Callable[[Callable[[], None]], object],
+        on_durable: Callable[[int], None],
+        on_failure: Callable[[str | None], None],
+    ) -> None:
+        self._directory = directory
+        self._identity = (scheduler_id, epoch, release)
+        self._call_soon = call_soon
+        self._on_durable = on_durable
+        self._on_failure = on_failure
+        #: Records queued and not yet taken by the thread; under ``_changed``.
+        self._queue: list[tuple[Buffer, Sequence[Buffer]] | _Rotation] = []
+        self._changed = threading.Condition()
+        self._closing = threading.Event()
+        #: Records appended, and on disk; bytes written since the last ``rotate``, estimated when they are queued.
+        self.appended = 0
+        self.durable = 0
+        self.nbytes = 0
+        self._failure: str | None = None
+        try:
+            self._open(number)
+        except OSError as error:
+            raise JournalError(f"{directory.path_of(number)} cannot be written: {error.strerror or error}") from error
+        self._thread = threading.Thread(target=self._run, name="treadle-journal", daemon=True)
+        self._thread.start()
+
+    # ------------------------------------------------------------------------------------- the loop's thread
+
+    def append(self, body: Buffer, buffers: Sequence[Buffer] = ()) -> int:
+        """Queue a record; its number, from 1. The memory must not change until it is durable."""
+        self._queue.append((body, buffers))
+        self.appended += 1
+        self.nbytes += len(body) + sum(map(len, buffers)) + 32
+        return self.appended
+
+    def commit(self) -> None:
+        """The turn is over: what was queued may be written."""
+        if self._queue:
+            with self._changed:
+                self._changed.notify()
+
+    def rotate(self, number: int, done: Callable[[], None]) -> None:
+        """Records appended from here on go to a new segment. ``done`` is called in the loop when all before is on disk."""
+        self._queue.append(_Rotation(number, done))
+        self.nbytes = 0
+        self.commit()
+
+    @property
+    def failure(self) -> str | None:
+        """Why nothing can be written at the moment."""
+        return self._failure
+
+    def close(self, timeout_s: float = 5.0) -> None:
+        """Write what is queued, for at most that long, and end. Blocks. Idempotent."""
+        self._closing.set()
+        with self._changed:
+            self._changed.notify()
+        self._thread.join(timeout_s)
+
+    # ------------------------------------------------------------------------------------- the writer's thread
+
+    def _open(self, number: int) -> None:
+        scheduler_id, epoch, release = self._identity
+        self._marker = int.from_bytes(secrets.token_bytes(4), "little")
+        path = self._directory.path_of(number)
+        header = pack_header(Header(scheduler_id, epoch, self._marker, False, release))
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0), 0o600)
+        try:
+            _write_all(self._file, [header])
+            os.fsync(self._file)
+            self._directory.sync()
+        except OSError:
+            os.close(self._file)
+            path.unlink(missing_ok=True)
+            raise
+        #: Bytes of the segment that are written in whole records, and that are on disk.
+        self._written = self._synced = len(header)
+
+    def _run(self) -> None:
+        records: list[tuple[Buffer, Sequence[Buffer]] | _Rotation] = []
+        while True:
+            with self._changed:
+                while not self._queue and not self._closing.is_set() and not records:
+                    self._changed.wait()
+                taken = len(self._queue)
+                records += self._queue[:taken]
+                # The loop appends without the lock: remove just what was taken.
+                del self._queue[:taken]
+                closing = self._closing.is_set()
+            if records:
+                try:
+                    self._write(records)
+                except OSError as error:
+                    self._fail(error.strerror or str(error))
+                else:
+                    self._fail(None)
+                    self._report(self._on_durable, self.durable)
+            if closing and not (self._queue and self._failure is None):
+                os.close(self._file)
+                return
+            self._closing.wait(RETRY_S if self._failure is not None else PAUSE_S)
+
+    def _write(self, records: list[tuple[Buffer, Sequence[Buffer]] | _Rotation]) -> None:
+        """Write and sync all of ``records``, and remove them from the list as they become safe."""
+        while records:
+            pieces: list[Buffer] = []
+            count = size = 0
+            rotation: _Rotation | None = None
+            for record in records:
+                if isinstance(record, _Rotation):
+                    rotation = record
+                    break
+                for piece in pack_record(self._marker, self._synced, record[0], record[1]):
+                    pieces.append(piece)
+                    size += len(piece)
+                count += 1
+            if pieces:
+                try:
+                    _write_all(self._file, pieces)
+                    _sync(self._file)
+                except OSError:
+                    # Nothing of it may stand before the next attempt.
+                    os.lseek(self._file, self._written, os.SEEK_SET)
+                    os.ftruncate(self._file, self._written)
+                    raise
+                self._written += size
+                self._synced = self._written
+                self.durable += count
+                del records[:count]
+            if rotation is not None:
+                old = self._file
+                self._open(rotation.number)
+                os.close(old)
+                del records[0]
+                self._report(lambda done: done(), rotation.done)
+
+    def _fail(self, text: str | None) -> None:
+        if text != self._failure:
+            self._failure = text
+            self._report(self._on_failure, text)
+
+    def _report(self, callback: Callable[..., None], argument: object) -> None:
+        try:
+            self._call_soon(lambda: callback(argument))
+        except RuntimeError:
+            pass  # the loop is closed: nobody is left to be told
+
+
+def _write_all(file: int, pieces: Sequence[Buffer]) -> None:
+    """In few calls and without copies of what is large. Raises OSError."""
+    small: list[Buffer] = []
+    size = 0
+    for piece in pieces:
+        if len(piece) >= _LARGE_BYTES or size >= _LARGE_BYTES:
+            _write_one(file, b"".join(small))
+            small, size = [], 0
+        if len(piece) >= _LARGE_BYTES:
+            _write_one(file, piece)
+        else:
+            small.append(piece)
+            size += len(piece)
+    _write_one(file, b"".join(small))
+
+
+def _write_one(file: int, piece: Buffer) -> None:
+    view = memoryview(piece)
+    while view:
+        view = view[os.write(file, view) :]

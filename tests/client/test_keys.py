@@ -1,5 +1,6 @@
 """The same call has the same key everywhere; another value or another type has another."""
 
+import os
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from treadle.client.futures import Future
 from treadle.client.keys import bound_token, call_key, is_plain, unique_key
+from treadle.utils.keys import prefix_of
 
 plain = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
@@ -79,4 +81,21 @@ def test_keys_are_the_same_in_another_process():
 
 
 def test_impure_keys_differ():
-    assert unique_key("f") != unique_key("f")
+    keys = {unique_key("f") for _ in range(100)}
+    assert len(keys) == 100
+    assert {len(key) for key in keys} == {34}
+    assert {prefix_of(key) for key in keys} == {"f"}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_impure_keys_differ_from_those_of_a_forked_child():
+    read, write = os.pipe()
+    pid = os.fork()
+    if not pid:
+        os.write(write, unique_key("f").encode())
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert os.read(read, 100).decode() != unique_key("f")
+    os.close(read)
+    os.close(write)

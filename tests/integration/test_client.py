@@ -216,6 +216,46 @@ def test_gather_of_anothers_futures(client, cluster):
         assert client.submit(inc, future).result(LIMIT_S) == 3
 
 
+def test_results_that_cannot_be_pickled(client):
+    good, bad = client.submit(inc, 1), client.submit(threading.Lock)
+    with pytest.raises(TypeError, match="lock"):
+        bad.result(LIMIT_S)
+    assert client.gather([good, bad], errors="skip") == [2]
+
+
+def test_scattered_values_that_cannot_be_pickled(client):
+    with pytest.raises(TypeError, match="'x' cannot be scattered"):
+        client.scatter({"x": threading.Lock()})
+
+
+def test_many_results_in_several_answers(client, cluster):
+    for worker in cluster.workers:
+        worker._server._max_answer_bytes = 100_000
+    futures = client.map(lambda i: bytes([i]) * 50_000, range(20), pure=False)
+    assert client.gather(futures) == [bytes([i]) * 50_000 for i in range(20)]
+
+
+def test_many_futures(client):
+    futures = client.map(inc, range(5000))
+    assert client.gather(futures) == list(range(1, 5001))
+    assert client.submit(sum, futures).result(LIMIT_S) == sum(range(1, 5001))
+
+
+def test_many_threads_submit(client):
+    results = []
+
+    def work(start):
+        results.extend(client.gather([client.submit(inc, i) for i in range(start, start + 50)]))
+
+    threads = [threading.Thread(target=work, args=(i * 25,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(LIMIT_S)
+    assert sorted(set(results)) == list(range(1, 126))
+    assert len(results) == 200
+
+
 # ---------------------------------------------------------------------------------------------- lives of futures
 
 

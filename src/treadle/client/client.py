@@ -26,7 +26,6 @@ from treadle.client.cluster import ClusterMethods
 from treadle.client.computing import CollectionMethods
 from treadle.client.executor import ClientExecutor
 from treadle.client.functions import Functions
-from treadle.client.futures import Future
 from treadle.client.introspection import IntrospectionMethods
 from treadle.client.ledger import KeyState, Waiter
 from treadle.client.peers import PeerPool
@@ -402,9 +401,6 @@ class Client(CollectionMethods, ClusterMethods, IntrospectionMethods):
     def get_executor(self, **kwargs: Any) -> ClientExecutor:
         """A ``concurrent.futures.Executor`` that submits here. Options: pure, workers, resources, allow_other_workers, retries."""
         return ClientExecutor(self, **kwargs)
-
-    def __contains__(self, future: object) -> bool:
-        return isinstance(future, Future) and future._client is self
 
 
 async def _nothing() -> None:

@@ -256,6 +256,14 @@ def test_many_threads_submit(client):
     assert len(results) == 200
 
 
+@pytest.mark.parametrize("key", [2**70, ("x", -(2**70)), "\ud800"])
+def test_a_key_that_cannot_travel_is_refused(client, key):
+    with pytest.raises(ValueError, match="cannot be a key"):
+        client.submit(inc, 1, key=key)
+    with pytest.raises(ValueError, match="cannot be a key"):
+        client.get({key: 1}, [key])
+
+
 # ---------------------------------------------------------------------------------------------- lives of futures
 
 

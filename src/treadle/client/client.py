@@ -6,7 +6,6 @@ import asyncio
 import atexit
 import os
 import secrets
-import sys
 import uuid
 from collections.abc import Generator
 from contextlib import AbstractContextManager
@@ -14,8 +13,6 @@ from html import escape
 from types import TracebackType
 from typing import Any
 
-import dask
-import msgspec
 from dask.utils import format_bytes
 
 from treadle import config
@@ -28,11 +25,12 @@ from treadle.client.executor import ClientExecutor
 from treadle.client.functions import Functions
 from treadle.client.introspection import IntrospectionMethods
 from treadle.client.ledger import KeyState, Waiter
+from treadle.client.opening import loop_of, scheduler_of, security_of, versions
 from treadle.client.peers import PeerPool
 from treadle.client.session import Session
 from treadle.client.waiting import futures_of
 from treadle.comm.addressing import normalize_address
-from treadle.comm.security import Security, find_secret
+from treadle.comm.security import find_secret
 from treadle.context import current_client
 from treadle.messages.client_scheduler import CancelKeys, RetryKeys
 from treadle.plugins.registry import factory
@@ -99,9 +97,9 @@ class Client(CollectionMethods, ClusterMethods, IntrospectionMethods):
         self._starting: asyncio.Future[None] | None = None
         self._closing: asyncio.Future[None] | None = None
         self.scheduler_file = scheduler_file
-        self.security = _security(security)
+        self.security = security_of(security)
         self._choose_scheduler(address, kwargs)
-        loop = loop if loop is not None or asynchronous else _loop_of(self.cluster)
+        loop = loop if loop is not None or asynchronous else loop_of(self.cluster)
         self._runner = LoopRunner(asynchronous=asynchronous, loop=loop)
         if not asynchronous:
             self.start()
@@ -120,20 +118,8 @@ class Client(CollectionMethods, ClusterMethods, IntrospectionMethods):
             raise ValueError(f"Unexpected keyword arguments: {sorted(kwargs)}")
         if address is None:
             return
-        if isinstance(address, str):
-            self._address = address
-            return
-        where = getattr(address, "scheduler_address", None)
-        if not isinstance(where, str):
-            where = getattr(address, "address", None)
-            if not isinstance(where, str):
-                raise TypeError(f"Scheduler address must be a string or a Cluster instance, got {type(address)}")
-            self._address = where
-            return
-        if getattr(getattr(address, "status", None), "name", "") in ("closed", "failed"):
-            raise RuntimeError("Trying to connect to an already closed or closing Cluster.")
-        self.cluster = address
-        if self.security is None:
+        self._address, self.cluster = scheduler_of(address)
+        if self.security is None and self.cluster is not None:
             self.security = getattr(address, "security", None)
 
     # ------------------------------------------------------------------------------------------ start and close
@@ -220,7 +206,7 @@ class Client(CollectionMethods, ClusterMethods, IntrospectionMethods):
                 secret=secret.value,
                 timeout_s=self._timeout_s,
                 id=self.id,
-                versions=_versions(),
+                versions=versions(),
                 heartbeat_s=self._heartbeat_s,
             )
         except BaseException:
@@ -405,40 +391,6 @@ class Client(CollectionMethods, ClusterMethods, IntrospectionMethods):
 
 async def _nothing() -> None:
     """What an asynchronous caller awaits where nothing has to be waited for."""
-
-
-def _security(given: Any) -> Security | None:
-    if given is None or given is False or isinstance(given, Security):
-        return given or None
-    if given is True:
-        return Security.temporary()
-    if isinstance(given, dict):
-        return Security(**given)
-    raise TypeError(f"security must be a Security object, a dict of its arguments, True or None, got {type(given).__name__}")
-
-
-def _loop_of(cluster: Any) -> Any:
-    """A cluster's loop, if it runs and may be shared."""
-    loop = getattr(cluster, "loop", None)
-    loop = getattr(loop, "asyncio_loop", loop)
-    return loop if isinstance(loop, asyncio.AbstractEventLoop) and loop.is_running() and _in_other_thread(loop) else None
-
-
-def _in_other_thread(loop: asyncio.AbstractEventLoop) -> bool:
-    try:
-        return asyncio.get_running_loop() is not loop
-    except RuntimeError:
-        return True
-
-
-def _versions() -> dict[str, str]:
-    treadle = sys.modules["treadle"]
-    return {
-        "python": ".".join(map(str, sys.version_info[:3])),
-        "dask": str(dask.__version__),
-        "msgspec": msgspec.__version__,
-        "treadle": str(getattr(treadle, "__version__", "")),
-    }
 
 
 def _close_all() -> None:

@@ -8,12 +8,13 @@ from typing import Any
 from dask._expr import Expr
 from dask._task_spec import GraphNode, convert_legacy_graph
 from dask.base import get_annotations
-from dask.core import flatten, validate_key
+from dask.core import flatten
 from dask.highlevelgraph import HighLevelGraph
 from dask.order import order
 from dask.typing import no_default
 
 from treadle.client.futures import Future
+from treadle.client.keys import check_key
 from treadle.utils.keys import Key
 
 
@@ -61,12 +62,12 @@ def build_table(dsk: Any, keys: Sequence[Key], known: Callable[[Key], bool], fut
 
     ``known(key)`` says whether the client has the key already: it is not computed again. The futures found in the graph are
     added to ``futures`` by key. Raises ValueError for a dependency that is nowhere or for a cycle, naming the task;
-    TypeError for a key that is none.
+    TypeError or ValueError for a key that can be none.
     """
     raw, by_name = materialize(dsk)
     for key, value in raw.items():
-        if type(key) is not str:
-            validate_key(key)
+        if type(key) is not str or not key.isascii():
+            check_key(key)
         if isinstance(value, Future):
             futures[value.key] = value
     nodes = convert_legacy_graph(raw)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from hashlib import blake2b
 from typing import Any, Final
 
+from dask.core import validate_key
 from dask.tokenize import tokenize
 from dask.utils import funcname
 
@@ -97,6 +98,21 @@ _numbers: Iterator[int]
 _draw_numbers()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_draw_numbers)
+
+
+def check_key(key: Any) -> None:
+    """Raises TypeError for what cannot be a key, ValueError for a key that the wire has no form for."""
+    validate_key(key)
+    if isinstance(key, tuple):
+        for part in key:
+            check_key(part)
+    elif isinstance(key, int) and not -(2**63) <= key < 2**64:
+        raise ValueError(f"a number this large cannot be a key: {key}")
+    elif isinstance(key, str):
+        try:
+            key.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"this text cannot be a key: {key!a} ({error.reason})") from None
 
 
 def function_name(function: Callable[..., Any]) -> str:

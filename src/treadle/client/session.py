@@ -27,11 +27,11 @@ from treadle.messages.client_scheduler import (
     ClientRefused,
     ClientReply,
     ClientWelcome,
-    KeysCancelled,
     LeaveClient,
     RanOn,
     RegisterClient,
     SchedulerClosing,
+    SubmitTasks,
 )
 from treadle.messages.codec import decode_scheduler_to_client, encode
 
@@ -41,7 +41,6 @@ logger = logging.getLogger("treadle.client")
 UNSENT_LIMIT_BYTES: Final = 256 * 2**20
 
 CONNECTION_LOST: Final = "scheduler-connection-lost"
-RESTARTED: Final = "scheduler-restart"
 
 
 class Session:
@@ -68,8 +67,6 @@ class Session:
         self.peers: dict[int, str] = {}
         #: Why nothing can be sent any more; None while all is well, also before the connection is made.
         self.closed_reason: str | None = None
-        #: How often the scheduler cancelled everything.
-        self.restarts = 0
         #: States that lost a reference. Appended without a lock, because finalizers run anywhere.
         self._released: deque[KeyState] = deque()
         #: Waiters to be woken in the next turn; filled by other threads under the lock.
@@ -265,9 +262,28 @@ class Session:
             out = self.outgoing.take() if self.welcomed and len(self.outgoing) else []
         if self.comm is not None:
             for batch, buffers in out:
-                self.comm.send(encode(batch), buffers)
+                try:
+                    self.comm.send(encode(batch), buffers)
+                except (TypeError, ValueError, OverflowError):
+                    self._send_each(self.comm, batch, buffers, wake)
         for waiter in wake:
             waiter.wake()
+
+    def _send_each(self, comm: Comm, batch: list[Message], buffers: list[Any], wake: list[Waiter]) -> None:
+        """One message of these cannot be sent (a number too large for the wire, a text that is none): all others are.
+
+        Who waits for what it was about hears that.
+        """
+        for message in batch:
+            count = sum([count for _, count in message.buffers or ()]) if isinstance(message, SubmitTasks) else 0
+            beside, buffers = buffers[:count], buffers[count:]
+            try:
+                comm.send(encode([message]), beside)
+            except (TypeError, ValueError, OverflowError) as error:
+                logger.error("a message to the scheduler could not be sent: %s: %s", type(message).__name__, error)
+                with self.lock:
+                    states = [self.ledger.by_id[id] for id in getattr(message, "ids", ()) if id in self.ledger.by_id]
+                    self.ledger.cancel(states, f"could not be sent to the scheduler ({error})", None, wake)
 
     def _handle(self, message: Message) -> bool:
         """Messages that are not about keys. Returns whether this was one."""
@@ -296,8 +312,6 @@ class Session:
             self.closed_reason = f"the scheduler closed ({message.reason})"
             self.loop.call_soon(self._end, self.closed_reason)
         else:
-            if isinstance(message, KeysCancelled) and message.reason == RESTARTED:
-                self.restarts += 1
             return False
         return True
 

@@ -13,7 +13,6 @@ from queue import Queue
 from typing import Any, Final
 
 from dask.base import get_annotations
-from dask.core import validate_key
 from dask.utils import format_bytes, parse_bytes
 
 from treadle import config
@@ -22,7 +21,7 @@ from treadle.client.calls import Call, Constants, check_callable, prepare
 from treadle.client.columns import Columns
 from treadle.client.functions import KnownFunction
 from treadle.client.futures import Future
-from treadle.client.keys import bound_token, call_key, is_plain, unique_key
+from treadle.client.keys import bound_token, call_key, check_key, is_plain, unique_key
 from treadle.client.ledger import KeyState, dead_state
 from treadle.client.options import make_options, number
 from treadle.context import current_task
@@ -119,7 +118,7 @@ class SubmitMethods(ClientBase):
         if key is None:
             key = call_key(known.name, bound_token(known.token, kwargs), args) if pure else unique_key(known.name)
         else:
-            validate_key(key)
+            check_key(key)
         future = self._future_of_known(key)
         if future is not None:
             return future
@@ -286,7 +285,7 @@ class SubmitMethods(ClientBase):
             if len(key) != len(rows):
                 raise ValueError(f"as many keys as calls are needed: {len(key)} keys, {len(rows)} calls")
             for one in key:
-                validate_key(one)
+                check_key(one)
         asked = (workers, resources, retries, priority, allow_other_workers, actor or actors)
         terms = self._terms(asked, fifo_timeout, key)
         known = self._find_function(func)

@@ -10,6 +10,8 @@ from treadle.scheduler.transitions.state import ClusterState
 
 #: No task counts for less: what it costs a worker to run anything at all.
 SHORTEST_S: Final = 20e-6
+#: A task that was reported as executing counts for at least this, whatever its siblings took: it may go on for long.
+STARTED_S: Final = 0.05
 
 
 def expected_duration(state: ClusterState, prefix: TaskPrefix) -> float:
@@ -81,6 +83,15 @@ def set_long_running(state: ClusterState, task: TaskState, worker: WorkerState) 
         state.touch(worker)
 
 
+def raise_estimate(state: ClusterState, task: TaskState, worker: WorkerState) -> None:
+    """It is executing, and takes longer than a moment: what stands behind it may be better off elsewhere."""
+    if task.estimate_s < STARTED_S:
+        if task not in worker.long_running:
+            worker.occupancy += STARTED_S - task.estimate_s
+        task.estimate_s = STARTED_S
+        state.touch(worker)
+
+
 def fewest_tasks(state: ClusterState, worker: WorkerState) -> float:
     """Tasks that a worker is given however long they take."""
     saturation = state.limits.worker_saturation
@@ -119,7 +130,7 @@ def settle(state: ClusterState) -> None:
             state.saturated.pop(worker, None)
         else:
             state.idle.pop(worker, None)
-            if count > fewest_tasks(state, worker) and worker.occupancy > 2 * state.limits.prefetch_time_s * worker.nthreads:
+            if count > worker.nthreads and worker.occupancy > 2 * state.limits.prefetch_time_s * worker.nthreads:
                 state.saturated[worker] = None
             else:
                 state.saturated.pop(worker, None)

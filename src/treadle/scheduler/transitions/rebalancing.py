@@ -47,6 +47,7 @@ def _spare(state: ClusterState, victim: WorkerState, most: int) -> list[TaskStat
     bandwidth = state.limits.bandwidth_bytes_per_s
     wait = victim.occupancy / victim.nthreads
     most = min(most, (len(victim.processing) - victim.nthreads) // 2 + 1)
+    blocked = len(victim.executing) >= victim.nthreads
     found: list[TaskState] = []
     looked = 0
     for task in reversed(victim.processing):
@@ -59,7 +60,8 @@ def _spare(state: ClusterState, victim: WorkerState, most: int) -> list[TaskStat
         for dependency in task.dependencies:
             needs += dependency.nbytes
         cost = TRANSFER_LATENCY_S + needs / bandwidth
-        if cost < wait and cost < 10 * task.estimate_s:
+        # Short tasks are not worth the trip, unless nobody knows when those before them will end.
+        if cost < wait and (blocked or cost < 10 * task.estimate_s):
             found.append(task)
             wait -= task.estimate_s / victim.nthreads
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from treadle.exceptions import PeerProtocolError
-from treadle.scheduler.transitions.durations import learn_duration, set_long_running
+from treadle.scheduler.transitions.durations import learn_duration, raise_estimate, set_long_running
 from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.records import ERRED, MEMORY, RELEASED, WAITING, TaskState, WorkerState
 from treadle.scheduler.transitions.rules.common import add_copy, remove_copy
@@ -92,6 +92,7 @@ def tasks_started(state: ClusterState, worker: WorkerState, message: Any) -> Non
         task = current(state, worker, id, attempt)
         if task is not None:
             worker.executing[task] = None
+            raise_estimate(state, task, worker)
 
 
 def tasks_seceded(state: ClusterState, worker: WorkerState, message: Any) -> None:

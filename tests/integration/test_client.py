@@ -653,3 +653,19 @@ def test_calls_before_the_connection_is_made():
             await client.close()
 
     asyncio.run(asyncio.wait_for(main(), LIMIT_S))
+
+
+def test_the_scheduler_answers_by_name(cluster, client):
+    future = client.submit(inc, 1, workers="bob")
+    assert future.result() == 2
+    bob = cluster.workers[1].address
+    scheduler = client.scheduler
+    assert scheduler.address == cluster.scheduler_address
+    assert client.sync(scheduler.who_has, keys=[future.key]) == {future.key: (bob,)}
+    assert client.sync(scheduler.has_what, workers=[bob]) == {bob: (future.key,)}
+    assert client.sync(scheduler.ncores) == client.ncores()
+    assert client.sync(scheduler.nbytes, keys=[future.key], summary=False) == client.nbytes([future.key], summary=False)
+    assert client.sync(scheduler.processing, workers=[bob]) == {bob: ()}
+    assert client.sync(scheduler.identity)["id"] == client.scheduler_info()["id"]
+    with pytest.raises(AttributeError, match="'feed'.*who_has"):
+        scheduler.feed  # noqa: B018

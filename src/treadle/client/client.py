@@ -27,6 +27,7 @@ from treadle.client.introspection import IntrospectionMethods
 from treadle.client.ledger import KeyState, Waiter
 from treadle.client.opening import loop_of, scheduler_of, security_of, versions
 from treadle.client.peers import PeerPool
+from treadle.client.proxy import SchedulerProxy
 from treadle.client.session import Session
 from treadle.client.waiting import futures_of
 from treadle.comm.addressing import normalize_address
@@ -316,6 +317,11 @@ class Client(CollectionMethods, ClusterMethods, IntrospectionMethods):
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
         return self._runner.loop
+
+    @property
+    def scheduler(self) -> SchedulerProxy:
+        """The scheduler, to be asked by name: ``await client.scheduler.who_has(keys=[...])``."""
+        return self._scheduler_proxy(self._address)
 
     @property
     def scheduler_address(self) -> str:

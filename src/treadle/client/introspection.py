@@ -8,6 +8,7 @@ from typing import Any
 
 from treadle.client.base import ClientBase
 from treadle.client.options import worker_names
+from treadle.client.proxy import SchedulerProxy
 from treadle.client.waiting import futures_of
 from treadle.messages.client_scheduler import Query
 from treadle.utils.keys import Key, key_from_wire
@@ -44,6 +45,19 @@ class IntrospectionMethods(ClientBase):
     #: The last answer to ``scheduler_info``.
     _info: dict[str, Any] | None = None
 
+    def _scheduler_proxy(self, address: str) -> SchedulerProxy:
+        return SchedulerProxy(
+            address,
+            {
+                "scheduler_info": self._scheduler_info,
+                "who_has": self._who_has,
+                "has_what": self._has_what,
+                "processing": self._processing,
+                "nthreads": self._nthreads,
+                "nbytes": self._nbytes,
+            },
+        )
+
     async def _query(self, subject: str, **options: Any) -> Any:
         return await self.session.request(lambda number: Query(number, subject, options))
 
@@ -74,7 +88,10 @@ class IntrospectionMethods(ClientBase):
 
     def nthreads(self, workers: Any = None) -> Any:
         """Worker address -> number of its threads."""
-        return self.sync(self._query, "nthreads", workers=worker_names(workers))
+        return self.sync(self._nthreads, worker_names(workers))
+
+    async def _nthreads(self, workers: list[str] | None) -> dict[str, int]:
+        return await self._query("nthreads", workers=workers)  # type: ignore[no-any-return]
 
     ncores = nthreads
 

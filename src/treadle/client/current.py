@@ -10,6 +10,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import dask.config
@@ -109,7 +110,10 @@ def client_of_worker(worker: Any) -> Any:
     except RuntimeError:
         loop = None
     with _lock:
-        clients = _worker_clients.setdefault(worker, {})
+        clients = _worker_clients.get(worker)
+        if clients is None:
+            clients = _worker_clients[worker] = {}
+            worker.at_close(partial(_close_clients, clients))
         client = clients.get(loop)
         if client is None or client.status == "closed":
             client = clients[loop] = new_client(
@@ -120,6 +124,15 @@ def client_of_worker(worker: Any) -> Any:
                 name="worker",
             )
         return client
+
+
+async def _close_clients(clients: dict[Any, Any]) -> None:
+    """Of a worker that closes, called on its loop."""
+    for loop, client in list(clients.items()):
+        if loop is None:
+            await asyncio.to_thread(client.close)  # blocks, and may need this loop
+        else:
+            await client.close()
 
 
 @contextmanager

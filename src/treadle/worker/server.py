@@ -10,7 +10,7 @@ import shutil
 import sys
 import uuid
 import weakref
-from collections.abc import Generator, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
@@ -148,6 +148,7 @@ class Worker:
         self._session = secrets.token_bytes(16)
         self._functions = FunctionTable()
         self._background: set[asyncio.Task[Any]] = set()
+        self._at_close: list[Callable[[], Awaitable[object]]] = []
         self._process = psutil.Process()
         self._listener: Listener | None = None
         self._stream: SchedulerStream | None = None
@@ -408,8 +409,19 @@ class Worker:
         assert self._finished is not None
         self._finished.set()
 
+    def at_close(self, call: Callable[[], Awaitable[object]]) -> None:
+        """Have ``await call()`` done when the worker closes, before its tasks are told to end: what they share may end with it."""
+        self._at_close.append(call)
+
+    async def _run_at_close(self) -> None:
+        calls, self._at_close = self._at_close, []
+        for outcome in await asyncio.gather(*(call() for call in calls), return_exceptions=True):
+            if isinstance(outcome, Exception):
+                logger.warning("something of worker %s could not be closed: %r", self.name, outcome)
+
     async def _release(self, executor_wait_s: float) -> None:
         """Let go of everything, whatever of it there is."""
+        await self._run_at_close()
         if hasattr(self, "_performer"):
             self._performer.close()
         current = asyncio.current_task()

@@ -15,7 +15,7 @@ from treadle.testing.simulation.scenario import Scenario, scenario_of
 from treadle.testing.simulation.trial import simulate
 
 #: Seeds that have failed once.
-FAILED = [8, 13, 101, 187, 267, 404, 480, 820, 825, 983, 1051, 1439, 1500, 1791, 1826, 2208, 5032, 5471, 6532, 8092, 10038]
+FAILED = [8, 13, 101, 187, 267, 404, 480, 820, 825, 983, 1051, 1351, 1439, 1500, 1791, 1826, 2208, 5032, 5471, 6532, 8092, 10038]
 
 share = st.sampled_from([0.0, 0.05, 0.3])
 scenarios = st.builds(

@@ -16,7 +16,6 @@ from treadle.messages.local import DataLost, DataPut
 from treadle.messages.worker_worker import Busy, Data, DataStored, GetData, PeerRefused, PutData
 from treadle.serialize.sizes import sizeof, type_name
 from treadle.serialize.values import pack_values, unpack_block
-from treadle.utils.keys import key_from_wire
 from treadle.worker.data.store import Store
 from treadle.worker.transfer import LARGE_BYTES
 
@@ -171,7 +170,6 @@ class DataServer:
     def _keep(self, comm: Comm, message: PutData, values: list[Any]) -> None:
         nbytes = [sizeof(value) for value in values]
         types = [type_name(value) for value in values]
-        self._store.hand_over([key_from_wire(key) for key in message.keys])
         self._deliver(DataPut(message.ids, message.keys, values, nbytes, types))
         comm.send(encode([DataStored(message.request, nbytes, types)]))
 

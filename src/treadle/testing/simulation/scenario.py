@@ -67,7 +67,7 @@ def scenario_of(seed: int) -> Scenario:
         flaky_share=some(0, 0, 0.1, 0.3),
         retries=chance.choice((0, 0, 1, 3)),
         reschedule_share=some(0, 0, 0.05),
-        restricted_share=some(0, 0, 0.3),
+        restricted_share=some(0, 0, 0.3, 1.0),
         deaths=chance.choice((0, 0, 1, 3, 6)),
         allowed_failures=chance.choice((1000, 1000, 0)),
         pauses=chance.choice((0, 0, 2)),
@@ -77,7 +77,7 @@ def scenario_of(seed: int) -> Scenario:
         leaves=chance.random() < 0.5,
         restart=chance.random() < 0.1,
         horizon_s=some(0.1, 0.3),
-        slowness=some(1.0, 1.0, 5.0),
+        slowness=some(1.0, 1.0, 5.0, 20.0),
         saturation=some(1.1, 1.1, float("inf"), 2.0),
         prefetch_time_s=some(0.01, 0.1, 0.0),
     )

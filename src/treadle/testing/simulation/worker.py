@@ -231,7 +231,6 @@ class SimulatedWorker:
         def arrive() -> None:
             stored = self.alive
             if stored:
-                self._store.hand_over([key])
                 self._perform([DataPut([id], [key], [value], [28], ["int"])])
             self.world.later(self.world.latency(), lambda: answer(stored))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import threading
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, Collection, Iterable, MutableMapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -48,9 +48,9 @@ class Store:
         self.mapping = mapping
         #: Fetched values that the user's mapping refused: tasks wait for them.
         self._refused: dict[Any, Any] = {}
-        #: Keys that somebody handed over: how many ids of the core stand for the value. Handed over once more, or computed
-        #: here as well, a key has several ids for a while; it is freed with the last of them. All other keys have one.
-        self._handed_over: dict[Any, int] = {}
+        #: How many ids of the core, beside the first, stand for the value of a key. A task that is forgotten and submitted again,
+        #: or a value that is handed over again, has another id: the key may come again before the old id is dropped.
+        self._doubles: dict[Any, int] = {}
         # A dict is safe to use from several threads, nothing else need be.
         self._plain = type(mapping) is dict
         self._lock: AbstractContextManager[Any] = nullcontext() if self._plain else threading.RLock()
@@ -72,50 +72,54 @@ class Store:
             return {key: mapping[key] for key in keys}
         return {key: self.get(key) for key in keys}
 
-    def hand_over(self, keys: Iterable[Any]) -> None:
-        """Values of these keys are about to be put that came from outside: the keys may be here already, under other ids."""
-        with self._lock:
-            for key in keys:
-                self._handed_over.setdefault(key, 1 if self._is_here(key) else 0)
-
     def _is_here(self, key: Any) -> bool:
         return key in self.mapping or key in self._refused
 
     def _count(self, key: Any, was_here: bool) -> None:
         """One more id stands for the key, whose value was put."""
-        if key in self._handed_over:
-            self._handed_over[key] = self._handed_over[key] + 1 if was_here else 1
+        if was_here:
+            self._doubles[key] = self._doubles.get(key, 0) + 1
+        elif self._doubles:
+            # The mapping has lost the value, and with it all that stood for it.
+            self._doubles.pop(key, None)
 
     def _still_held(self, key: Any) -> bool:
         """One id less stands for the key: whether another one does."""
-        count = self._handed_over.get(key)
+        count = self._doubles.get(key)
         if count is None:
             return False
         if count > 1:
-            self._handed_over[key] = count - 1
-            return True
-        del self._handed_over[key]
-        return False
+            self._doubles[key] = count - 1
+        else:
+            del self._doubles[key]
+        return True
 
     def put(self, key: Any, value: Any) -> None:
         """Raises what the user's mapping raises."""
         with self._lock:
-            if self._handed_over:
-                was_here = self._is_here(key)
-                self.mapping[key] = value
-                self._count(key, was_here)
-            else:
-                self.mapping[key] = value
+            was_here = self._is_here(key)
+            self.mapping[key] = value
+            self._count(key, was_here)
 
-    def put_all(self, entries: Iterable[tuple[Any, Any]]) -> bool:
+    def put_all(self, entries: Collection[tuple[Any, Any]]) -> bool:
         """Put (key, value) pairs, where nothing can go wrong; else False, with nothing done."""
         if not self._plain:
             return False
-        if self._handed_over:
+        mapping = self.mapping
+        before = len(mapping)
+        if not self._doubles and mapping.keys().isdisjoint([entry[0] for entry in entries]):
+            mapping.update(entries)
+            if len(mapping) == before + len(entries):
+                return True
+            # Two ids of one key at once.
+            once: set[Any] = set()
+            for key, _ in entries:
+                if key in once:
+                    self._count(key, True)
+                once.add(key)
+        else:
             for key, value in entries:
                 self.put(key, value)
-        else:
-            self.mapping.update(entries)
         return True
 
     def put_anyway(self, key: Any, value: Any, error: Exception) -> None:
@@ -128,7 +132,7 @@ class Store:
 
     def drop_all(self, keys: Iterable[Any]) -> None:
         """Never raises."""
-        if self._plain and not self._handed_over:
+        if self._plain and not self._doubles:
             pop = self.mapping.pop
             for key in keys:
                 pop(key, None)
@@ -139,7 +143,7 @@ class Store:
     def drop(self, key: Any) -> None:
         """Never raises."""
         with self._lock:
-            if self._handed_over and self._still_held(key):
+            if self._doubles and self._still_held(key):
                 return
             self._refused.pop(key, None)
             try:
@@ -153,7 +157,7 @@ class Store:
         """Drop everything. Never raises."""
         with self._lock:
             self._refused.clear()
-            self._handed_over.clear()
+            self._doubles.clear()
             try:
                 self.mapping.clear()
             except Exception as error:

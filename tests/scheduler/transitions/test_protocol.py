@@ -12,7 +12,6 @@ from treadle.messages.client_scheduler import (
     CancelKeys,
     DefineFunctions,
     KeysScattered,
-    RegisterClient,
     ReleaseKeys,
     RetryKeys,
     SubmitTasks,
@@ -106,8 +105,10 @@ def test_words_about_tasks_that_never_were() -> None:
         scene.event("w1", message)
     scene.event("w1", ReplicasAdded([77]))
     assert scene.sent("w1") == ["drop 77"]
-    for message in (ReleaseKeys([77]), CancelKeys([77]), RetryKeys([77])):
+    for message in (ReleaseKeys([77]), CancelKeys([77])):
         scene.event("c", message)
+    scene.event("c", RetryKeys([77]))
+    assert scene.told("c") == ["cancelled 77: already forgotten"]
     scene.nothing_else_sent()
     assert not scene.closed
 
@@ -144,7 +145,6 @@ ROGUE_CLIENT: list[Any] = [
     KeysScattered([HERS | 50], [{}], [[1]], [8], ["int"]),
     AttachKeys([HERS | 50], [{}]),
     AttachKeys([HERS | 50], []),
-    RegisterClient("again", {}),
 ]
 ROGUE_WORKER: list[Any] = [
     TasksFinished([1], [], [8], [0], ["int"], [0.0], [0.0]),

@@ -50,6 +50,9 @@ class SchedulerSettings:
     unknown_task_duration_s: float = 0.5
     default_task_durations_s: dict[str, float] = field(default_factory=dict)
     validate: bool = False
+    scatter_copies: int = 2
+    scatter_copy_limit_bytes: int = 64 * 2**20
+    stuck_after_s: float | None = 60.0
 
 
 def scheduler_settings() -> SchedulerSettings:
@@ -74,6 +77,9 @@ def scheduler_settings() -> SchedulerSettings:
             name: seconds(value) for name, value in (get("distributed.scheduler.default-task-durations") or {}).items()
         },
         validate=bool(get("distributed.scheduler.validate")),
+        scatter_copies=int(get("treadle.scheduler.scatter-copies")),
+        scatter_copy_limit_bytes=int(parse_bytes(get("treadle.scheduler.scatter-copy-limit"))),
+        stuck_after_s=_optional_seconds("treadle.scheduler.stuck-after"),
     )
 
 
@@ -99,6 +105,21 @@ def worker_settings() -> WorkerSettings:
         validate=bool(get("distributed.worker.validate")),
         resources={name: float(amount) for name, amount in (get("distributed.worker.resources") or {}).items()},
         max_error_length=int(get("distributed.admin.max-error-length")),
+    )
+
+
+@dataclass(frozen=True)
+class NannySettings:
+    """What a nanny goes by."""
+
+    #: None: a worker process that was stopped is waited for.
+    stopped_timeout_s: float | None = 300.0
+
+
+def nanny_settings() -> NannySettings:
+    own = _optional_seconds("treadle.nanny.stopped-timeout")
+    return NannySettings(
+        stopped_timeout_s=_optional_seconds("distributed.scheduler.worker-ttl") if own is None else own,
     )
 
 

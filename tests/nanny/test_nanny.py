@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import dask.config
@@ -16,14 +17,26 @@ import pytest
 from treadle.comm.registry import listen
 from treadle.comm.security import Security
 from treadle.messages.codec import decode_nanny_to_scheduler, encode
-from treadle.messages.nanny import CloseNanny, NannyRan, NannyRun, NannyWelcome, RegisterNanny, RestartWorker, WorkerDied, WorkerRestarted
+from treadle.messages.nanny import (
+    CloseNanny,
+    NannyHeartbeat,
+    NannyRan,
+    NannyRun,
+    NannyWelcome,
+    RegisterNanny,
+    RestartWorker,
+    WorkerDied,
+    WorkerRestarted,
+)
 from treadle.nanny.server import Nanny
 from treadle.nanny.supervisor import describe_exit
+from treadle.nanny.watch import was_out_of_memory
 from treadle.utils.status import Status
 
 WORKER = '''
     import asyncio, os, sys
     import dask.config
+    from treadle.utils.execution_record import record_of_process
 
     class Worker:
         restart_requested = False
@@ -49,6 +62,13 @@ WORKER = '''
                 with open(self.report, "a") as file:
                     print(os.getpid(), os.environ.get("OF_USER"), os.environ.get("OMP_NUM_THREADS"), dask.config.get("of.config", None),
                           self.local_directory, " ".join(sys.orig_argv), file=file, sep="|")
+            if self.mode == "executing":
+                record = record_of_process()
+                for id, attempt in ((77, 4), (78, 1), (79, 1)):
+                    slot = record.take_slot()
+                    record.cells[slot + 1], record.cells[slot] = attempt, id
+                record.give_back(slot)
+                print("at work", file=sys.stderr, flush=True)
             if self.mode == "done":
                 self._finished.set()
             if self.mode == "crash":
@@ -206,6 +226,55 @@ def test_a_worker_that_is_killed_is_reported_and_replaced(worker_module):
     asyncio.run(scene())
 
 
+def test_the_report_of_a_death_says_what_was_executing(worker_module):
+    async def scene():
+        async with FakeScheduler() as scheduler, nanny_of(scheduler, worker_module, mode="executing") as nanny:
+            before = time.time()
+            os.kill(nanny.pid, signal.SIGSEGV)
+            died = await scheduler.heard(WorkerDied)
+            assert sorted(zip(died.executing, died.attempts, strict=True)) == [(77, 4), (78, 1)]
+            assert died.exitcode == -signal.SIGSEGV and not died.planned and not died.out_of_memory and died.reason == ""
+            assert "at work" in died.stderr
+            assert before <= died.died_at <= time.time()
+
+    asyncio.run(scene())
+
+
+def test_an_end_by_force_that_was_ordered_is_a_planned_one(worker_module):
+    async def scene():
+        async with FakeScheduler() as scheduler, nanny_of(scheduler, worker_module, mode="stubborn") as nanny:
+            await nanny.restart(timeout=0.1)
+            died = await scheduler.heard(WorkerDied)
+            assert died.planned and died.exitcode == -signal.SIGKILL and died.reason == "nanny-restart"
+            await nanny.close(timeout=0.1)
+
+    asyncio.run(scene())
+
+
+def test_a_process_that_is_stopped_is_replaced_and_one_that_is_busy_is_not(worker_module):
+    async def scene():
+        with dask.config.set({"treadle.nanny.stopped-timeout": "200ms"}):
+            async with FakeScheduler() as scheduler, nanny_of(scheduler, worker_module) as nanny:
+                first = nanny.pid
+                await scheduler.heard(NannyHeartbeat)
+                beat = next(message for message in scheduler.received if isinstance(message, NannyHeartbeat))
+                assert beat.metrics == {"alive": 1, "pid": first}
+                os.kill(first, signal.SIGSTOP)
+                died = await scheduler.heard(WorkerDied)
+                assert died.pid == first and not died.planned and "stopped for 0.2 s" in died.reason
+                await until(lambda: nanny.worker_address and nanny.pid not in (None, first))
+
+    asyncio.run(scene())
+
+
+def test_the_kernel_s_counters_tell_whether_memory_was_the_reason():
+    assert was_out_of_memory(-signal.SIGKILL, 1, 0, 0)
+    assert was_out_of_memory(-signal.SIGKILL, 0, 97, 100)
+    assert not was_out_of_memory(-signal.SIGKILL, 0, 90, 100)
+    assert not was_out_of_memory(-signal.SIGKILL, 0, 97, 0)
+    assert not was_out_of_memory(-signal.SIGSEGV, 1, 97, 100)
+
+
 def test_a_worker_that_crashes_again_and_again_is_replaced_more_and_more_slowly(worker_module):
     async def scene():
         report = worker_module / "report"
@@ -225,7 +294,8 @@ def test_a_worker_that_ends_on_purpose_takes_its_nanny_along(worker_module):
             async with asyncio.timeout(30):
                 await nanny.finished()
             assert nanny.status is Status.closed
-            assert not any(isinstance(message, WorkerDied) for message in scheduler.received)
+            died = await scheduler.heard(WorkerDied)
+            assert died.planned and died.exitcode == 0
 
     asyncio.run(scene())
 

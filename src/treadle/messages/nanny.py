@@ -46,11 +46,22 @@ class WorkerRestarted(Message, tag=65):
 
 
 class WorkerDied(Message, tag=66):
-    """The worker process ended by itself: its exit code, negative for a signal, and the end of its stderr."""
+    """The worker process ended: its exit code, negative for a signal, and the end of its stderr."""
 
     pid: int
     exitcode: int
     stderr: str
+    #: What its threads were executing; when the end came from one task, only that.
+    executing: list[int] = []
+    attempts: list[int] = []
+    #: Seconds since the epoch.
+    died_at: float = 0.0
+    #: It was told to end, by whoever: nobody is to blame.
+    planned: bool = False
+    #: It was killed for want of memory.
+    out_of_memory: bool = False
+    #: Why the nanny has killed it, if it has.
+    reason: str = ""
 
 
 class NannyRan(FunctionRan, tag=67):
@@ -58,7 +69,7 @@ class NannyRan(FunctionRan, tag=67):
 
 
 class NannyHeartbeat(Heartbeat, tag=68):
-    """See Heartbeat."""
+    """See Heartbeat. Metrics: ``pid`` of the worker process, ``alive``: 1 when it is there and not stopped, however busy."""
 
 
 SchedulerToNanny = NannyWelcome | RestartWorker | NannyRun | CloseNanny

@@ -34,6 +34,8 @@ class StartWorker:
     event_loop: str = "asyncio"
     #: To log from this level on to stderr; None leaves logging alone.
     log_level: int | None = None
+    #: Descriptor of the record of what executes, which the process inherits; negative: there is none.
+    record: int = -1
 
 
 @dataclass(frozen=True)

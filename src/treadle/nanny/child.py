@@ -25,6 +25,7 @@ from typing import Any
 
 from treadle.nanny.channel import EXIT_RESTART, StartWorker, StopWorker, WorkerFailed, WorkerStarted, receive, send
 from treadle.utils.event_loop import new_event_loop, run
+from treadle.utils.execution_record import ExecutionRecord, set_record_of_process
 
 #: How long a worker may take to close when its nanny is gone, seconds.
 ORPHAN_TIMEOUT_S = 5.0
@@ -41,6 +42,9 @@ def main(descriptor: int) -> None:
     except EOFError:
         os._exit(1)
     sys.path[:] = start.path
+    if start.record >= 0:
+        set_record_of_process(ExecutionRecord(start.record))
+        os.close(start.record)
     if start.log_level is not None:
         logging.basicConfig(level=start.log_level, format="%(asctime)s - %(name)s - %(levelname)s - %(message)s")
     run(_run_and_exit(channel, start), partial(new_event_loop, start.event_loop))

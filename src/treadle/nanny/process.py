@@ -13,10 +13,14 @@ import subprocess
 import sys
 import tempfile
 from collections import deque
+from dataclasses import replace
 from pathlib import Path
+from time import time
 from typing import Any
 
 from treadle.nanny.channel import StartWorker, StopWorker, WorkerFailed, WorkerStarted, pack
+from treadle.nanny.watch import ProcessSight, count_oom_kills, look_at, was_out_of_memory
+from treadle.utils.execution_record import ExecutionRecord, make_descriptor
 
 logger = logging.getLogger(__name__)
 
@@ -43,8 +47,19 @@ class WorkerProcess:
         self._channel: asyncio.StreamWriter | None = None
         self._stderr: deque[str] = deque(maxlen=STDERR_LINES)
         self._watch: asyncio.Task[int] | None = None
+        self._record: ExecutionRecord | None = None
+        self._oom_kills = 0
+        self._last_rss_bytes = 0
         self.worker_address: str | None = None
         self.local_directory: str | None = None
+        #: Known when it has ended: (id, attempt) of the tasks that it was executing then.
+        self.executing: list[tuple[int, int]] = []
+        #: One of these is the reason, and it is the only one listed.
+        self.accused = False
+        #: Seconds since the epoch.
+        self.ended_at = 0.0
+        #: Why the nanny has killed it, if it has.
+        self.kill_reason = ""
 
     @property
     def pid(self) -> int | None:
@@ -63,12 +78,29 @@ class WorkerProcess:
         """The last lines it wrote to its stderr."""
         return "".join(self._stderr)
 
+    def look(self) -> ProcessSight | None:
+        """How it looks to the operating system; None when it does not run."""
+        sight = look_at(self.pid) if self.pid is not None and self.is_alive() else None
+        if sight is not None:
+            self._last_rss_bytes = sight.rss_bytes
+        return sight
+
+    def was_out_of_memory(self, memory_limit: int) -> bool:
+        """Whether its end was one for want of memory. ``memory_limit``: its own in bytes, 0 for none."""
+        code = self.exitcode
+        if code is None or self.kill_reason:
+            return False
+        return was_out_of_memory(code, count_oom_kills() - self._oom_kills, self._last_rss_bytes, memory_limit)
+
     async def start(self, timeout_s: float | None) -> None:
         """Returns when the worker runs. Raises what it failed with, or RuntimeError if the process just ended.
 
         Raises TimeoutError after ``timeout_s``. The process is gone after any of these.
         """
         ours, theirs = socket.socketpair()
+        record = make_descriptor()
+        self._record = ExecutionRecord(record)
+        self._oom_kills = count_oom_kills()
         try:
             # In this thread, not a helper: a stop of the loop in between leaves no process that nobody knows.
             self._process = await asyncio.create_subprocess_exec(
@@ -79,7 +111,7 @@ class WorkerProcess:
                 _COMMAND,
                 str(theirs.fileno()),
                 _ROOT,
-                pass_fds=(theirs.fileno(),),
+                pass_fds=(theirs.fileno(), record),
                 stdin=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 env=self._environment,
@@ -89,10 +121,11 @@ class WorkerProcess:
             raise
         finally:
             theirs.close()
+            os.close(record)
         self._watch = asyncio.ensure_future(self._until_end(self._process))
         try:
             reader, self._channel = await asyncio.open_unix_connection(sock=ours)
-            self._channel.write(pack(self._start))
+            self._channel.write(pack(replace(self._start, record=record)))
             async with asyncio.timeout(timeout_s):
                 answer = await self._answer(reader)
         except BaseException:
@@ -134,6 +167,7 @@ class WorkerProcess:
             except TimeoutError:
                 logger.warning("Worker process %d did not end within %g s; it is killed", process.pid, timeout_s)
         if process.returncode is None:
+            self.kill_reason = reason
             try:
                 process.send_signal(signal.SIGKILL)
             except ProcessLookupError:
@@ -144,6 +178,11 @@ class WorkerProcess:
         assert process.stderr is not None
         pump = asyncio.ensure_future(self._pump(process.stderr))
         code = await process.wait()
+        self.ended_at = time()
+        if self._record is not None:
+            self.executing, self.accused = self._record.executing(), self._record.accused
+            self._record.close()
+            self._record = None
         # A subprocess of a task may still hold the pipe: give what was written a moment to arrive, not more.
         await asyncio.wait({pump}, timeout=1)
         pump.cancel()

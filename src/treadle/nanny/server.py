@@ -15,7 +15,7 @@ from typing import Any
 
 import cloudpickle
 import dask.config
-from dask.utils import parse_timedelta
+from dask.utils import parse_bytes, parse_timedelta
 
 from treadle import config as settings
 from treadle.comm.addressing import normalize_address
@@ -120,6 +120,8 @@ class Nanny:
             **(worker_kwargs or {}),
             **more_worker_kwargs,
         }
+        #: Bytes, 0 for none: what of the worker's own limit can be known here.
+        self._memory_limit = _bytes_of(memory_limit)
         self._secret: Secret | None = None
         self._comm: Comm | None = None
         self._welcome: asyncio.Future[NannyWelcome] | None = None
@@ -278,8 +280,20 @@ class Nanny:
             log_level=logging.getLogger("treadle").getEffectiveLevel() if logging.getLogger().handlers else None,
         )
 
-    def _worker_died(self, process: WorkerProcess, code: int) -> None:
-        self._send(WorkerDied(pid=process.pid or 0, exitcode=code, stderr=process.stderr))
+    def _worker_died(self, process: WorkerProcess, code: int, planned: bool) -> None:
+        self._send(
+            WorkerDied(
+                pid=process.pid or 0,
+                exitcode=code,
+                stderr=process.stderr,
+                executing=[id for id, _ in process.executing],
+                attempts=[attempt for _, attempt in process.executing],
+                died_at=process.ended_at,
+                planned=planned,
+                out_of_memory=process.was_out_of_memory(self._memory_limit),
+                reason=process.kill_reason,
+            )
+        )
 
     def _worker_ended(self) -> None:
         logger.info("The worker of %s is closed, and so is its nanny", self.name or self.id)
@@ -330,16 +344,42 @@ class Nanny:
             self._send(NannyRan(request=order.request, payload=payload, error=error))
 
     async def _heartbeats(self) -> None:
+        """Tell the scheduler that the process is there, however busy. One that was stopped is replaced after a while."""
         period_s = settings.worker_settings().heartbeat_s
+        limit_s = settings.nanny_settings().stopped_timeout_s
+        if limit_s is not None:
+            period_s = min(period_s, max(limit_s / 4, 0.05))
+        stopped_at: float | None = None
         while True:
             await asyncio.sleep(period_s)
-            self._send(NannyHeartbeat(metrics={"alive": int(self.is_alive()), "pid": self.pid or 0}))
+            process = self.process
+            sight = process.look() if process is not None else None
+            alive = sight is not None and not sight.stopped
+            self._send(NannyHeartbeat(metrics={"alive": int(alive), "pid": self.pid or 0}))
+            if process is None or sight is None or not sight.stopped:
+                stopped_at = None
+                continue
+            now = asyncio.get_running_loop().time()
+            if stopped_at is None:
+                stopped_at = now
+            elif limit_s is not None and now - stopped_at >= limit_s:
+                logger.warning("Worker process %s has been stopped for %.3g s; another one is started", process.pid, now - stopped_at)
+                stopped_at = None
+                await process.kill(0, f"it had been stopped for {limit_s:g} s")
 
     def _spawn(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         """Run it beside, until done or closed."""
         task = asyncio.ensure_future(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _bytes_of(memory_limit: Any) -> int:
+    """A limit that is given in bytes, or as text such as "4GB"; 0 for all others."""
+    try:
+        return int(parse_bytes(memory_limit)) if isinstance(memory_limit, (int, str)) else 0
+    except ValueError:
+        return 0
 
 
 def _sendable(configuration: dict[str, Any]) -> dict[str, Any]:

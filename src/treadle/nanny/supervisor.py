@@ -19,8 +19,9 @@ _LONGEST_BACKOFF_S = 30.0
 
 
 class Supervisor:
-    """``make`` makes a process that is not started yet. Of a running one that ends by itself, ``died`` hears if it crashed,
-    before it is replaced, and ``ended`` if it was told to close (exit code 0); then there is none any more.
+    """``make`` makes a process that is not started yet. ``died(process, exit code, planned)`` hears of the end of each that was
+    started, before it is replaced; ``planned``: it was told to end. ``ended`` hears when one was told to close, by others than
+    this (exit code 0); then there is none any more.
     """
 
     def __init__(
@@ -28,7 +29,7 @@ class Supervisor:
         make: Callable[[], Awaitable[WorkerProcess]],
         *,
         start_timeout_s: float,
-        died: Callable[[WorkerProcess, int], None],
+        died: Callable[[WorkerProcess, int, bool], None],
         ended: Callable[[], None],
     ) -> None:
         self._make = make
@@ -65,11 +66,7 @@ class Supervisor:
     async def close(self, timeout_s: float, reason: str) -> None:
         """``stop``, also while one is starting; no other can be started."""
         self._closed = True
-        process, watch = self._forget()
-        if process is not None and process.pid is not None:
-            await process.kill(timeout_s, reason)
-        if watch is not None:
-            watch.cancel()
+        await self._stop(timeout_s, reason)
         async with self._lock:  # whoever was starting one has noticed
             await self._stop(timeout_s, reason)
 
@@ -82,7 +79,10 @@ class Supervisor:
     async def _stop(self, timeout_s: float, reason: str) -> None:
         process, watch = self._forget()
         if process is not None and process.pid is not None:
-            await process.kill(timeout_s, reason)
+            was_alive = process.is_alive()
+            code = await process.kill(timeout_s, reason)
+            if was_alive:
+                self._died(process, code, True)
         if watch is not None:
             watch.cancel()
 
@@ -110,13 +110,15 @@ class Supervisor:
         code = await process.wait()
         if self.process is not process:
             return  # ended on purpose, by ``stop``
+        # One that asks to be replaced was told to, unless it says which task has ended it.
+        planned = code == 0 or (code == EXIT_RESTART and not process.accused)
+        self._died(process, code, planned)
         if code == 0:
             self.process = None
             self._ended()
             return
         if code != EXIT_RESTART:
             logger.warning("Worker process %s %s; another one is started", process.pid, describe_exit(code))
-            self._died(process, code)
         lived_s = asyncio.get_running_loop().time() - self._born
         if code == EXIT_RESTART or lived_s > _HEALTHY_S:
             self._backoff_s = 0.0

@@ -20,6 +20,7 @@ from treadle.exceptions import Reschedule
 from treadle.messages.local import Execute, ExecutionFailed, ExecutionRescheduled, ExecutionsSeceded, ExecutionUnready
 from treadle.serialize.errors import dump_error
 from treadle.serialize.sizes import sizeof, type_name
+from treadle.utils.execution_record import record_of_process
 from treadle.utils.turn import Turn
 from treadle.worker.calling import DependencyGone, FunctionTable, call
 from treadle.worker.data.store import Store
@@ -125,6 +126,8 @@ class ThreadPool:
         self._functions = functions
         self._store = store
         self._worker = worker
+        #: For the nanny, which reads it when the process has died.
+        self._record = record_of_process()
         self._name = name
         self._max_error_length = max_error_length
         self._lock = threading.Lock()
@@ -262,6 +265,9 @@ class ThreadPool:
     def _work(self, place: Place, number: int) -> None:
         """Body of a thread."""
         current_worker.set(self._worker)
+        record = self._record
+        slot = 0 if record is None else record.take_slot()
+        cells = None if record is None or slot == 0 else record.cells
         try:
             while True:
                 spec = self._next(place)
@@ -270,7 +276,12 @@ class ThreadPool:
                 running = RunningTask(spec, place, time())
                 place.running = running
                 current_task.set(running)
+                if cells is not None:
+                    cells[slot + 1] = spec.attempt
+                    cells[slot] = spec.id
                 outcome = self._execute(spec, running)
+                if cells is not None:
+                    cells[slot] = 0
                 place.running = None
                 self._add(outcome)
                 # While it waits for the next task it must not keep the last one's value alive.
@@ -279,6 +290,8 @@ class ThreadPool:
             if not self._loop.is_closed():
                 raise
         finally:
+            if record is not None:
+                record.give_back(slot)
             with self._lock:
                 del self._places[number]
                 if place.in_pool:

@@ -12,6 +12,7 @@ from typing import Any
 from treadle.context import current_task, current_worker
 from treadle.messages.local import Execute
 from treadle.serialize.sizes import sizeof, type_name
+from treadle.utils.execution_record import record_of_process
 from treadle.utils.turn import Turn
 from treadle.worker.calling import FunctionTable, call, call_elsewhere, collect
 from treadle.worker.data.store import Store
@@ -92,6 +93,11 @@ class NamedExecutors:
         running.start_time = start = time()
         current_worker.set(self._worker)
         current_task.set(running)
+        record = record_of_process()
+        slot = 0 if record is None else record.take_slot()
+        if record is not None and slot:
+            record.cells[slot + 1] = spec.attempt
+            record.cells[slot] = spec.id
         try:
             value = call(spec, self._functions, self._store)
             if type(value) is CoroutineType:
@@ -101,6 +107,8 @@ class NamedExecutors:
         except BaseException as error:
             self._say(outcome_of_error(spec, error, start, self._max_error_length))
         finally:
+            if record is not None:
+                record.give_back(slot)
             current_task.set(None)
 
     def _came_back(self, running: RunningTask, future: concurrent.futures.Future[Any]) -> None:

@@ -42,6 +42,7 @@ from treadle.messages.worker_scheduler import (
 )
 from treadle.serialize.errors import dump_error
 from treadle.serialize.run import run_function
+from treadle.utils.execution_record import record_of_process
 from treadle.utils.scheduler_file import wait_for_scheduler_file
 from treadle.utils.status import Status
 from treadle.version import __version__
@@ -488,6 +489,8 @@ class Worker:
         """A task wants the process to end: as if it had died, so that the task is blamed and others are run elsewhere."""
         logger.error("task %r raised %r; worker %s ends", outcome.spec.key, outcome.error, self.name)
         self._performer.handle([ExecutionsStarted([outcome.spec.id])])
+        if (record := record_of_process()) is not None:
+            record.accuse(outcome.spec.id, outcome.spec.attempt)
         self.restart_requested = True
         self._end(None)
 

@@ -20,11 +20,17 @@ _LOCK: Final = "lock"
 
 
 class Directory:
-    """A journal's directory, locked against other processes until ``close`` (or the end of this process)."""
+    """A journal's directory, locked against other processes until ``close`` (or the end of this process).
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    Without ``lock`` somebody else holds the lock and answers for what is done here.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, lock: bool = True) -> None:
         """Makes the directory if need be. Raises JournalError that says what is wrong with it."""
         self.path = Path(path).expanduser().absolute()
+        self._lock = -1
+        if not lock:
+            return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)

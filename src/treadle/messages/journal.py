@@ -1,0 +1,196 @@
+"""What a scheduler writes down so that another one can take its place: the durable facts, in the order in which they came about.
+
+A fact is the body of a record of the journal (``treadle.journal``). ``FrameFact`` is followed, beside it, by the frame of a client as it
+was received: its body, then its buffers. ``TasksFact`` is followed by the buffers of its payloads.
+To change a meaning, or a field other than by appending one with a default, raise ``treadle.journal.format.VERSION``.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from treadle.messages.base import Message, TaskError, TaskOptions, WireKey
+
+
+class FrameFact(Message, tag=1):
+    """A client said this, at ``now`` on the scheduler's clock. The frame rides beside."""
+
+    number: int
+    now: float
+
+
+class ClientGone(Message, tag=3):
+    """The client left, or did not come back."""
+
+    number: int
+
+
+class WorkerFact(Message, tag=4):
+    """A worker joined. See ``RegisterWorker``."""
+
+    number: int
+    id: str
+    address: str
+    name: str
+    host: str
+    nthreads: int
+    memory_limit: int
+    resources: dict[str, float]
+    pid: int
+    local_directory: str
+    versions: dict[str, str]
+    nanny: str | None
+
+
+class WorkerGone(Message, tag=5):
+    """The worker left, or was lost."""
+
+    number: int
+
+
+class MemoryFact(Message, tag=6):
+    """These came to memory on that worker; columns."""
+
+    worker: int
+    ids: list[int]
+    nbytes: list[int]
+    types: list[str]
+
+
+class CopiesFact(Message, tag=7):
+    """That worker has copies of these, which nobody can compute."""
+
+    worker: int
+    ids: list[int]
+
+
+class ErredFact(Message, tag=8):
+    """The task failed for good; so did what depends on it."""
+
+    id: int
+    error: TaskError
+
+
+class LostFact(Message, tag=2):
+    """Nobody has the value any more."""
+
+    id: int
+
+
+class ForgottenFact(Message, tag=9):
+    """Everything was forgotten at once."""
+
+    reason: str
+
+
+# ---------------------------------------------------------------------------------- only in snapshots
+
+
+class StateFact(Message, tag=32):
+    """First of a snapshot: the clock, the last generation, and the highest number of a party."""
+
+    now: float
+    generation: float
+    highest_number: int
+
+
+class KnownClient(Message, tag=33):
+    """A client, as it stands."""
+
+    number: int
+    id: str
+    versions: dict[str, str]
+    #: Its frames up to this number are taken into account.
+    received: int
+    submission: int
+    generation: float
+    submitted_at: float
+    #: It served an earlier scheduler, and may name what this one was never told.
+    stranger: bool = False
+
+
+class FunctionsFact(Message, tag=34):
+    """Functions; ``clients``: the number of the client that may name it again, or 0."""
+
+    ids: list[int]
+    names: list[str]
+    bodies: list[bytes]
+    clients: list[int]
+
+
+class TasksFact(Message, tag=35):
+    """Tasks, dependencies before dependents; columns, a row a task."""
+
+    ids: list[int]
+    keys: list[WireKey]
+    group_names: list[str]
+    #: Index into ``group_names``.
+    groups: list[int]
+    priorities: list[tuple[float, float, int]]
+    #: 0: a pickled graph node.
+    functions: list[int]
+    #: None: data without a recipe.
+    payloads: list[bytes | None]
+    dependencies: list[list[int]]
+    retries: list[int]
+    row_options: list[tuple[int, TaskOptions]]
+    #: (row, n): the next n buffers beside belong to that row.
+    buffers: list[tuple[int, int]]
+
+
+class HeldFact(Message, tag=37):
+    """These are in memory on that worker; columns."""
+
+    worker: int
+    ids: list[int]
+    nbytes: list[int]
+    types: list[str]
+
+
+class FailedFact(Message, tag=38):
+    """These are erred, for what the task ``blame`` has met."""
+
+    ids: list[int]
+    error: TaskError
+    blame: int
+
+
+class StartFact(Message, tag=39):
+    """Last of a snapshot: all is told, what is needed may go on, but for what was idle though later chunks will need it."""
+
+    idle: list[int]
+
+
+class WantsFact(Message, tag=36):
+    """What a client wants (0: what is to be done and forgotten), what else it calls it, and what it will say more of."""
+
+    number: int
+    ids: list[int]
+    #: (its id, the id).
+    aliases: list[tuple[int, int]]
+    #: (its id, the id, number of its submission, dependents still to come).
+    expecting: list[tuple[int, int, int, int]]
+
+
+Fact = (
+    FrameFact
+    | ClientGone
+    | WorkerFact
+    | WorkerGone
+    | MemoryFact
+    | CopiesFact
+    | ErredFact
+    | LostFact
+    | ForgottenFact
+    | StateFact
+    | KnownClient
+    | FunctionsFact
+    | TasksFact
+    | WantsFact
+    | HeldFact
+    | FailedFact
+    | StartFact
+)
+
+encode_fact = msgspec.msgpack.Encoder().encode
+decode_fact = msgspec.msgpack.Decoder(Fact).decode

@@ -1,0 +1,165 @@
+"""The scheduler's journal: what a turn has to leave behind is written, and says so when it is on disk; now and then it is compacted."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+from treadle.journal.directory import Directory
+from treadle.journal.writer import Writer
+from treadle.messages.journal import FrameFact, encode_fact
+from treadle.scheduler.recovery import Recovery, recover
+from treadle.scheduler.transitions.machine import Transitions
+from treadle.version import __version__
+
+logger = logging.getLogger(__name__)
+
+#: The journal is compacted when this many times the size of the last snapshot has been written since.
+GROWTH: Final = 2
+
+
+class ClientFrame:
+    """A frame of a client that must outlive the scheduler; the core puts it among its facts where its turn comes."""
+
+    __slots__ = ("body", "buffers", "number")
+
+    def __init__(self, number: int, body: Any, buffers: list[Any]) -> None:
+        self.number = number
+        self.body = body
+        self.buffers = buffers
+
+
+class Journal:
+    """Made before the scheduler listens: the constructor reads what is there into ``core``, which must be fresh.
+
+    Raises JournalError that says what is wrong and what to do. Methods are for the loop's thread.
+    ``on_durable``: (numbers of clients, how many of their frames are safe); ``on_failure``: see ``Writer``.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        core: Transitions,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        scheduler_id: str,
+        compact_from_bytes: int,
+        on_durable: Callable[[list[int], list[int]], None],
+        on_failure: Callable[[str | None], None],
+    ) -> None:
+        self.directory = Directory(path)
+        self._loop = loop
+        self._compact_from_bytes = compact_from_bytes
+        self._tell_durable = on_durable
+        #: (number of a record, client, number of its frame): to be told when that record is durable.
+        self._promises: deque[tuple[int, int, int]] = deque()
+        self._compaction: asyncio.Task[None] | None = None
+        self.compactions = 0
+        try:
+            self.recovery: Recovery = recover(self.directory, core)
+            if self.recovery.cut_bytes:
+                logger.warning("%d bytes at the end of the journal were torn, and are cut off", self.recovery.cut_bytes)
+            self.directory.tidy()
+            self._segment = self.recovery.newest_segment + 1
+            self._snapshot_bytes = self.recovery.snapshot_bytes
+            self._writer = Writer(
+                self.directory,
+                self._segment,
+                scheduler_id=scheduler_id,
+                epoch=self.recovery.epoch + 1,
+                release=__version__,
+                call_soon=loop.call_soon_threadsafe,
+                on_durable=self._on_durable,
+                on_failure=on_failure,
+            )
+        except BaseException:
+            self.directory.close()
+            raise
+        self._writer.nbytes = self.recovery.log_bytes
+
+    @property
+    def failure(self) -> str | None:
+        """Why nothing can be written at the moment."""
+        return self._writer.failure
+
+    def record(self, facts: list[Any], now: float) -> None:
+        """Write the facts of one turn, all at once, soon. ``now`` is the time that the core was told."""
+        append = self._writer.append
+        for fact in facts:
+            if type(fact) is ClientFrame:
+                append(encode_fact(FrameFact(fact.number, now)), [fact.body, *fact.buffers])
+            else:
+                append(encode_fact(fact))
+        self._writer.commit()
+        if self._writer.nbytes > self._compact_from_bytes and self._writer.nbytes > GROWTH * self._snapshot_bytes:
+            self._compact()
+
+    def promise(self, client: int, sequence: int) -> None:
+        """When all that is recorded so far is on disk, say so: the frames of that client up to that number are safe."""
+        self._promises.append((self._writer.appended, client, sequence))
+        if self._writer.durable == self._writer.appended:
+            self._loop.call_soon(self._on_durable, self._writer.durable)
+
+    def _on_durable(self, count: int) -> None:
+        found: dict[int, int] = {}
+        promises = self._promises
+        while promises and promises[0][0] <= count:
+            _record, client, sequence = promises.popleft()
+            found[client] = sequence
+        if found:
+            self._tell_durable(list(found), list(found.values()))
+
+    # ------------------------------------------------------------------------------------------ compaction
+
+    def _compact(self) -> None:
+        """What is written so far becomes a snapshot, made by a process of its own; meanwhile a new segment goes on."""
+        if self._compaction is not None and not self._compaction.done():
+            return
+        snapshot = self._segment + 1
+        self._segment += 2
+        whole = asyncio.Event()
+        self._writer.rotate(self._segment, whole.set)
+        self._compaction = self._loop.create_task(self._make_snapshot(snapshot, whole))
+
+    async def _make_snapshot(self, number: int, whole: asyncio.Event) -> None:
+        await whole.wait()
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "treadle.scheduler.compacting",
+            str(self.directory.path),
+            str(number),
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        try:
+            out, errors = await process.communicate()
+        except BaseException:
+            if process.returncode is None:
+                process.kill()
+            raise
+        if process.returncode:
+            # The segments stay as they are: all is there, only more of it than need be.
+            words = errors.decode(errors="replace").strip().splitlines()
+            logger.error("the journal was not compacted (exit code %d): %s", process.returncode, words[-1] if words else "")
+            return
+        self._snapshot_bytes = int(out)
+        self.compactions += 1
+        await self._loop.run_in_executor(None, self.directory.tidy)
+        logger.info("the journal was compacted to %d bytes", self._snapshot_bytes)
+
+    async def close(self) -> None:
+        """Write what is recorded, and let another scheduler have the directory."""
+        if self._compaction is not None and not self._compaction.done():
+            self._compaction.cancel()
+            await asyncio.gather(self._compaction, return_exceptions=True)
+        await self._loop.run_in_executor(None, self._writer.close)
+        self.directory.close()

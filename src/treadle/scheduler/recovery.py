@@ -1,0 +1,124 @@
+"""Tell a fresh core what the journal of another scheduler says. Afterwards it knows its workers and clients, and all are away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+
+from treadle.exceptions import JournalError, PeerProtocolError
+from treadle.journal.directory import Directory
+from treadle.journal.format import Record
+from treadle.messages.client_scheduler import Query, RegisterClient, Restart, RunOn, Shutdown
+from treadle.messages.codec import decode_client_to_scheduler
+from treadle.messages.journal import FrameFact, KnownClient, StateFact, WorkerFact, decode_fact
+from treadle.messages.scheduler_local import ConnectionLost, JournalRead
+from treadle.scheduler.sessions import events_of_messages
+from treadle.scheduler.transitions.machine import Event, Transitions
+
+_BATCH: Final = 200
+#: What the shell answers by itself. (A restart is a fact of its own.)
+_NO_EVENTS: Final = (Query, RunOn, Restart, Shutdown)
+
+
+class Recovery:
+    """What a journal told, beside the state of the core."""
+
+    def __init__(self) -> None:
+        #: Of all parties there ever were.
+        self.highest_number = 0
+        self.epoch = 0
+        #: Number of the newest segment, 0 when there is none.
+        self.newest_segment = 0
+        self.records = 0
+        #: Bytes of the last snapshot, and of the segments behind it.
+        self.snapshot_bytes = 0
+        self.log_bytes = 0
+        #: Bytes at the torn end that were left out.
+        self.cut_bytes = 0
+
+
+def recover(directory: Directory, core: Transitions, *, below: int | None = None) -> Recovery:
+    """Tell ``core``, which must be fresh, all segments with numbers under ``below`` (None: all; then a torn end is cut off).
+
+    Raises JournalError for what is damaged or not understood, OSError.
+    """
+    recovery = Recovery()
+    segments = directory.segments(below)
+    replay = Replay(core)
+    for number, segment in segments:
+        last = below is None and number == segments[-1][0]
+        recovery.newest_segment = number
+        for record in segment.records(last):
+            recovery.records += 1
+            try:
+                replay.take(record, recovery)
+            except (msgspec.MsgspecError, PeerProtocolError, IndexError) as error:
+                raise JournalError(f"{segment.path} holds a record that this treadle does not understand: {error}") from error
+        if segment.header is not None:
+            recovery.epoch = max(recovery.epoch, segment.header.epoch)
+            if segment.header.snapshot:
+                recovery.snapshot_bytes = segment.size
+            else:
+                recovery.log_bytes += segment.good_bytes
+        if last:
+            recovery.cut_bytes = segment.size - segment.good_bytes
+            directory.cut(segment)
+    replay.end(recovery)
+    return recovery
+
+
+class Replay:
+    """Facts into events, in batches of the same time."""
+
+    def __init__(self, core: Transitions) -> None:
+        self._core = core
+        self._events: list[Event] = []
+        self._now = 0.0
+        core.begin_restoring()
+
+    def take(self, record: Record, recovery: Recovery) -> None:
+        fact = decode_fact(record.body)
+        kind = type(fact)
+        if kind is FrameFact:
+            recovery.highest_number = max(recovery.highest_number, fact.number)
+            self._at(fact.now)
+            self._events.extend(_frame_events(fact.number, record))
+        else:
+            if kind is StateFact:
+                recovery.highest_number = max(recovery.highest_number, fact.highest_number)
+                self._at(fact.now)
+            elif kind is WorkerFact or kind is KnownClient:
+                recovery.highest_number = max(recovery.highest_number, fact.number)
+            self._events.append(Event(0, fact, [bytearray(buffer) for buffer in record.buffers]))
+        if len(self._events) >= _BATCH:
+            self._flush()
+
+    def _at(self, now: float) -> None:
+        if now > self._now:
+            self._flush()
+            self._now = now
+
+    def _flush(self) -> None:
+        events, self._events = self._events, []
+        if events:
+            self._core.handle(events, self._now)
+
+    def end(self, recovery: Recovery) -> None:
+        self._flush()
+        # Their counts of attempts start above all that the scheduler before can have given.
+        self._events.append(Event(0, JournalRead((recovery.epoch + 1) << 24)))
+        self._flush()
+
+
+def _frame_events(number: int, record: Record) -> Iterator[Event]:
+    messages = decode_client_to_scheduler(record.buffers[0])
+    for event in events_of_messages(number, messages, [bytearray(buffer) for buffer in record.buffers[1:]]):
+        if isinstance(event.message, RegisterClient):
+            # It had been away.
+            yield Event(number, ConnectionLost())
+        if not isinstance(event.message, _NO_EVENTS):
+            yield event
+
+

@@ -1,0 +1,143 @@
+"""The whole state of a core as facts, from which another one can be made. Pure; linear in the state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from treadle.messages.journal import (
+    FailedFact,
+    FunctionsFact,
+    HeldFact,
+    KnownClient,
+    StartFact,
+    StateFact,
+    TasksFact,
+    WantsFact,
+    WorkerFact,
+)
+from treadle.scheduler.transitions.records import ERRED, RELEASED, ClientState, TaskState, is_needed
+from treadle.scheduler.transitions.state import ClusterState
+
+_CHUNK: Final = 2000
+
+
+def snapshot(state: ClusterState, highest_number: int) -> Iterator[tuple[Any, list[Any]]]:
+    """(fact, buffers beside it). ``highest_number``: of all parties there ever were. The state must not change meanwhile."""
+    yield StateFact(state.now, state.generation, highest_number), []
+    for worker in state.workers.values():
+        yield (
+            WorkerFact(
+                worker.number,
+                worker.id,
+                worker.address,
+                worker.name,
+                worker.host,
+                worker.nthreads,
+                worker.memory_limit,
+                worker.resources,
+                worker.pid,
+                worker.local_directory,
+                worker.versions,
+                worker.nanny,
+            ),
+            [],
+        )
+    owners: dict[int, int] = {}
+    for client in state.clients.values():
+        yield (
+            KnownClient(
+                client.number,
+                client.id,
+                client.versions,
+                client.received,
+                client.submission,
+                client.generation,
+                client.submitted_at,
+                client.stranger,
+            ),
+            [],
+        )
+        for number in client.functions:
+            owners[number] = client.number
+    for function in state.functions.values():
+        yield FunctionsFact([function.id], [function.name], [function.body], [owners.get(function.id, 0)]), []
+    tasks = _in_order(state)
+    for start in range(0, len(tasks), _CHUNK):
+        yield _tasks_fact(tasks[start : start + _CHUNK])
+    for client in [*state.clients.values(), state.fire_and_forget]:
+        yield from ((fact, []) for fact in _wants(client))
+    for worker in state.workers.values():
+        held = list(worker.has_what)
+        for start in range(0, len(held), _CHUNK):
+            some = held[start : start + _CHUNK]
+            yield HeldFact(worker.number, [task.id for task in some], [task.nbytes for task in some], [task.type_name for task in some]), []
+    yield from ((fact, []) for fact in _failures(tasks))
+    yield StartFact([task.id for task in tasks if task.state == RELEASED and is_needed(task)]), []
+
+
+def _in_order(state: ClusterState) -> list[TaskState]:
+    """All tasks, dependencies before dependents."""
+    done: dict[TaskState, None] = {}
+    for first in state.tasks.values():
+        stack = [first]
+        while stack:
+            task = stack[-1]
+            if task in done:
+                stack.pop()
+                continue
+            missing = [need for need in task.dependencies if need not in done]
+            if missing:
+                stack.extend(missing)
+            else:
+                done[task] = None
+                stack.pop()
+    return list(done)
+
+
+def _tasks_fact(tasks: list[TaskState]) -> tuple[TasksFact, list[Any]]:
+    group_numbers: dict[str, int] = {}
+    buffers: list[Any] = []
+    counts: list[tuple[int, int]] = []
+    options = []
+    for row, task in enumerate(tasks):
+        group_numbers.setdefault(task.group.name, len(group_numbers))
+        if task.options is not None:
+            options.append((row, task.options))
+        if task.buffers is not None:
+            counts.append((row, len(task.buffers)))
+            buffers += task.buffers
+    fact = TasksFact(
+        [task.id for task in tasks],
+        [task.key for task in tasks],
+        list(group_numbers),
+        [group_numbers[task.group.name] for task in tasks],
+        [task.priority for task in tasks],
+        [0 if task.function is None else task.function.id for task in tasks],
+        [task.payload for task in tasks],
+        [[need.id for need in task.dependencies] for task in tasks],
+        [task.retries for task in tasks],
+        options,
+        counts,
+    )
+    return fact, buffers
+
+
+def _wants(client: ClientState) -> Iterator[WantsFact]:
+    ids = [task.id for task in client.wants_what]
+    for start in range(0, len(ids), _CHUNK):
+        yield WantsFact(client.number, ids[start : start + _CHUNK], [], [])
+    aliases = [(id, task.id) for id, task in client.aliases.items()]
+    expecting = [(id, expected.task.id, expected.submission, expected.count) for id, expected in client.expecting.items()]
+    if aliases or expecting:
+        yield WantsFact(client.number, [], aliases, expecting)
+
+
+def _failures(tasks: list[TaskState]) -> list[FailedFact]:
+    """Tasks that failed for the same error share one fact, and the error."""
+    found: dict[tuple[int, int], FailedFact] = {}
+    for task in tasks:
+        if task.state == ERRED and task.error is not None:
+            blame = task if task.blame is None else task.blame
+            found.setdefault((id(task.error), blame.id), FailedFact([], task.error, blame.id)).ids.append(task.id)
+    return list(found.values())

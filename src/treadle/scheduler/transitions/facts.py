@@ -1,0 +1,70 @@
+"""What of a turn must outlive the scheduler, in order. Written down by the rules only where there is a journal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from treadle.messages.journal import CopiesFact, ErredFact, LostFact, MemoryFact, WorkerFact
+from treadle.scheduler.transitions.records import TaskState, WorkerState
+
+
+class Facts:
+    """The durable facts since they were last taken: messages of ``messages.journal``, and the records of frames as the shell gave them."""
+
+    def __init__(self) -> None:
+        self.items: list[Any] = []
+        #: The last item, as long as it is a MemoryFact of that worker.
+        self._worker: int = 0
+        self._ids: list[int] = []
+        self._nbytes: list[int] = []
+        self._types: list[str] = []
+
+    def add(self, fact: Any) -> None:
+        self.items.append(fact)
+        self._worker = 0
+
+    def in_memory(self, task: TaskState, worker: WorkerState) -> None:
+        if worker.number != self._worker:
+            self._ids = []
+            self._nbytes = []
+            self._types = []
+            self.items.append(MemoryFact(worker.number, self._ids, self._nbytes, self._types))
+            self._worker = worker.number
+        self._ids.append(task.id)
+        self._nbytes.append(task.nbytes)
+        self._types.append(task.type_name)
+
+    def worker_joined(self, worker: WorkerState) -> None:
+        self.add(
+            WorkerFact(
+                worker.number,
+                worker.id,
+                worker.address,
+                worker.name,
+                worker.host,
+                worker.nthreads,
+                worker.memory_limit,
+                worker.resources,
+                worker.pid,
+                worker.local_directory,
+                worker.versions,
+                worker.nanny,
+            )
+        )
+
+    def copied(self, task: TaskState, worker: WorkerState) -> None:
+        self.add(CopiesFact(worker.number, [task.id]))
+
+    def lost(self, task: TaskState) -> None:
+        self.add(LostFact(task.id))
+
+    def erred(self, task: TaskState) -> None:
+        error = task.error
+        assert error is not None
+        self.add(ErredFact(task.id, error))
+
+    def take(self) -> list[Any]:
+        items = self.items
+        self.items = []
+        self._worker = 0
+        return items

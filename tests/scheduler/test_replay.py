@@ -1,0 +1,186 @@
+"""A core that is told what another one wrote down is as that one was, but that everybody is away; and so is one made from its snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from treadle.messages.client_scheduler import ClientHeartbeat, LeaveClient, RegisterClient
+from treadle.messages.codec import decode_client_to_scheduler, encode
+from treadle.messages.journal import FrameFact, encode_fact
+from treadle.scheduler.journaling import ClientFrame
+from treadle.scheduler.recovery import Recovery, Replay
+from treadle.scheduler.snapshot import snapshot
+from treadle.scheduler.transitions.machine import Event, Transitions, Turned
+from treadle.scheduler.transitions.records import ERRED, MEMORY, RELEASED, TaskState
+from treadle.scheduler.transitions.state import Limits
+from treadle.testing.simulation import trial
+from treadle.testing.simulation.cluster import Cluster
+from treadle.testing.simulation.scenario import Scenario, scenario_of
+
+Records = list[tuple[bytes, list[bytes]]]
+
+
+class Stored:
+    """A record as a reader gives it."""
+
+    def __init__(self, body: bytes, buffers: list[bytes]) -> None:
+        self.body = memoryview(body)
+        self.buffers = [memoryview(buffer) for buffer in buffers]
+
+
+def replay(records: Records) -> Transitions:
+    core = Transitions(Limits(validate=True, client_grace_s=10, worker_grace_s=10, recovery_grace_s=10), "another scheduler")
+    replay = Replay(core)
+    recovery = Recovery()
+    for body, buffers in records:
+        replay.take(Stored(body, buffers), recovery)  # type: ignore[arg-type]
+    replay.end(recovery)
+    core.validate()
+    return core
+
+
+def snapshot_of(core: Transitions) -> Records:
+    return [(encode_fact(fact), buffers) for fact, buffers in snapshot(core.state, 10**6)]
+
+
+class Journaling:
+    """In the place of a core: it keeps a journal, and now and then looks whether that tells the truth."""
+
+    def __init__(self, core: Transitions, strict: bool, every: int) -> None:
+        self.core = core
+        self.strict = strict
+        self.every = every
+        self.records: Records = []
+        self.turns = 0
+        self.checks = 0
+        core.keep_facts()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.core, name)
+
+    def handle(self, events: list[Event], now: float) -> Turned:
+        for event in events:
+            kind = type(event.message)
+            if kind in decodable and kind not in (ClientHeartbeat, LeaveClient):
+                event.record = ClientFrame(event.session, encode([event.message]), event.frames)
+        turned = self.core.handle(events, now)
+        for fact in turned.facts:
+            if type(fact) is ClientFrame:
+                self.records.append((encode_fact(FrameFact(fact.number, now)), [fact.body, *fact.buffers]))
+            else:
+                self.records.append((encode_fact(fact), []))
+        self.turns += 1
+        if self.turns % self.every == 0:
+            self.check()
+        return turned
+
+    def check(self) -> None:
+        self.checks += 1
+        replayed = replay(self.records)
+        compare(self.core, replayed, self.strict)
+        compare(replayed, replay(snapshot_of(replayed)), True)
+        # Compaction in the middle of a life: a snapshot and what came after it.
+        if self.checks % 3 == 0:
+            self.records = snapshot_of(replayed)
+
+
+decodable = {RegisterClient}
+
+
+def _fill() -> None:
+    from treadle.messages import client_scheduler
+
+    decodable.update(client_scheduler.ClientToScheduler.__args__)
+    assert decode_client_to_scheduler(encode([ClientHeartbeat({})]))
+
+
+_fill()
+
+
+def facts_about(task: TaskState) -> tuple[Any, ...]:
+    return (
+        task.id,
+        task.group.name,
+        task.priority,
+        task.function.id if task.function is not None else 0,
+        task.payload,
+        [bytes(buffer) for buffer in task.buffers or ()],
+        task.options,
+        [need.key for need in task.dependencies],
+        {client.id for client in task.who_wants},
+        task.later_dependents,
+        # Of two that failed in one turn, either may be what is blamed.
+        task.error is None,
+    )
+
+
+def compare(live: Transitions, told: Transitions, strict: bool) -> None:
+    """``strict``: values are not lost and found without the scheduler's doing, so that what is in memory is known exactly."""
+    one, other = live.state, told.state
+    assert set(one.tasks) == set(other.tasks)
+    for key, task in one.tasks.items():
+        twin = other.tasks[key]
+        assert (task.state == ERRED) == (twin.state == ERRED), (task, twin)
+        assert facts_about(task) == facts_about(twin), (task, twin)
+        if strict:
+            assert (task.state == MEMORY) == (twin.state == MEMORY), (task, twin, live.story(key))
+            assert (task.state == RELEASED) == (twin.state == RELEASED), (task, twin, live.story(key))
+        if task.state == MEMORY == twin.state:
+            assert (task.type_name, task.nbytes) == (twin.type_name, twin.nbytes)
+    assert {id: (f.name, f.body, f.ntasks, f.held) for id, f in one.functions.items()} == {
+        id: (f.name, f.body, f.ntasks, f.held) for id, f in other.functions.items()
+    }
+    assert [(w.number, w.id, w.address, w.name, w.nthreads, w.resources) for w in one.workers.values()] == [
+        (w.number, w.id, w.address, w.name, w.nthreads, w.resources) for w in other.workers.values()
+    ]
+    assert list(one.clients) == list(other.clients)
+    for client in [*one.clients.values(), one.fire_and_forget]:
+        twin_client = other.clients.get(client.id, other.fire_and_forget)
+        assert client.number == twin_client.number
+        assert {task.key for task in client.wants_what} == {task.key for task in twin_client.wants_what}
+        assert {id: task.key for id, task in client.aliases.items()} == {id: task.key for id, task in twin_client.aliases.items()}
+        assert {id: (e.task.key, e.submission, e.count) for id, e in client.expecting.items()} == {
+            id: (e.task.key, e.submission, e.count) for id, e in twin_client.expecting.items()
+        }
+        assert set(client.functions) == set(twin_client.functions)
+        assert (client.received, client.submission, client.generation) == (
+            twin_client.received,
+            twin_client.submission,
+            twin_client.generation,
+        )
+    assert one.generation == other.generation
+
+
+@pytest.fixture
+def simulated(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    def run(scenario: Scenario, strict: bool) -> Journaling:
+        made: list[Journaling] = []
+
+        class Watched(Cluster):
+            def __init__(self, scenario: Scenario) -> None:
+                super().__init__(scenario)
+                self.core = Journaling(self.core, strict, 1 + scenario.seed % 7)  # type: ignore[assignment]
+                made.append(self.core)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(trial, "Cluster", Watched)
+        trial.simulate(scenario)
+        made[0].check()
+        return made[0]
+
+    yield run
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_journal_tells_what_the_core_knows(simulated: Any, seed: int) -> None:
+    scenario = scenario_of(seed)
+    strict = not (scenario.deaths or scenario.data_losses)
+    assert simulated(scenario, strict).checks
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_where_nothing_is_lost_it_tells_all_of_it(simulated: Any, seed: int) -> None:
+    scenario = Scenario(seed, tasks=20, clients=2, workers=3, acts=20, chunks=3, broken_share=0.1, flaky_share=0.1, retries=1, pauses=1)
+    assert simulated(scenario, True).checks

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import pickle
-
 import pytest
 
 from treadle.exceptions import KilledWorker, NoValidWorkerError, NoWorkerError
 from treadle.messages.base import TaskOptions
 from treadle.messages.client_scheduler import KeysErred
 from treadle.messages.worker_scheduler import RegisterWorker
+from treadle.serialize.errors import load_error
 from treadle.testing.scheduler_scene import SchedulerScene
 
 
@@ -22,9 +21,7 @@ def scene_with(*workers: str, nthreads: int = 1, **limits: object) -> SchedulerS
 
 def error_told(scene: SchedulerScene) -> BaseException:
     (message,) = [message for message in scene.messages("c") if isinstance(message, KeysErred)]
-    error = pickle.loads(message.error.exception)
-    assert isinstance(error, BaseException)
-    return error
+    return load_error(message.error)
 
 
 def on(worker: str) -> TaskOptions:
@@ -157,7 +154,7 @@ def test_task_that_kills_its_workers_is_not_tried_for_ever() -> None:
     assert scene.states("deadly b") == ["erred", "erred"]
     errors = [message for message in scene.messages("c") if isinstance(message, KeysErred)]
     assert sorted([scene.names.key(id) for message in errors for id in message.ids]) == ["b", "deadly"]
-    error = pickle.loads(errors[0].error.exception)
+    error = load_error(errors[0].error)
     assert isinstance(error, KilledWorker)
     assert (error.task, error.last_worker, error.allowed_failures) == ("deadly", "tcp://host-of-w2:4", 2)
 
@@ -263,7 +260,7 @@ def test_wait_for_a_certain_worker_has_an_end() -> None:
     scene.tick(30)
     scene.tick(30)
     assert scene.states("a b") == ["erred", "erred"]
-    errors = [pickle.loads(message.error.exception) for message in scene.messages("c") if isinstance(message, KeysErred)]
+    errors = [load_error(message.error) for message in scene.messages("c") if isinstance(message, KeysErred)]
     assert [type(error) for error in errors] == [NoValidWorkerError, NoValidWorkerError]
     assert "elsewhere" in str(errors[0]) and "gpu" in str(errors[1])
 

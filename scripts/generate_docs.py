@@ -28,7 +28,8 @@ from treadle.scheduler.transitions import table as scheduler_table
 from treadle.worker.transitions import records as worker_records
 from treadle.worker.transitions import table as worker_table
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 GENERATED = "<!-- Made by scripts/generate_docs.py from the source; a change here is lost. -->"
 
 #: (module, [(heading, union)])
@@ -61,9 +62,14 @@ CONVERSATIONS: list[tuple[ModuleType, list[tuple[str, Any]]]] = [
 ]
 
 
+def source_of(module: ModuleType) -> str:
+    """Its text in this tree, also when what is loaded is compiled."""
+    return Path(ROOT, "src", *module.__name__.split(".")).with_suffix(".py").read_text(encoding="utf-8")
+
+
 def attribute_comments(module: ModuleType) -> dict[tuple[str, str], str]:
     """(class or "", name) -> the text of its ``#:`` comment, for every annotated name of the module and its classes."""
-    source = inspect.getsource(module)
+    source = source_of(module)
     lines = source.splitlines()
     found: dict[tuple[str, str], str] = {}
 
@@ -86,7 +92,8 @@ def attribute_comments(module: ModuleType) -> dict[tuple[str, str], str]:
 
 def documentation(thing: Any) -> str:
     """The docstring, as Markdown."""
-    return markdown(inspect.getdoc(thing) or "")
+    text = ast.get_docstring(ast.parse(source_of(thing))) if isinstance(thing, ModuleType) else inspect.getdoc(thing)
+    return markdown(text or "")
 
 
 def markdown(text: str) -> str:

@@ -74,6 +74,10 @@ class Party:
     def send(self, *messages: Any, buffers: tuple[bytes, ...] = ()) -> None:
         self.comm.send(encode(messages), buffers)
 
+    async def received(self, sequence: int) -> None:
+        """Its frames up to that one are acknowledged."""
+        await self.get(Received, lambda message: message.sequence == sequence)
+
     async def get(self, kind: type, matches: Callable[[Any], bool] = lambda message: True) -> Any:
         """The first message of that kind for which that holds; it and those before it are taken out."""
         async with asyncio.timeout(LIMIT_S):
@@ -172,7 +176,7 @@ def test_what_was_acknowledged_outlives_the_scheduler(tmp_path: Path) -> None:
             worker.send(TasksErred([TaskErred(ids[1], compute.attempts[1], TaskError(b"", b"", "it failed", ""), 1.0, 2.0)]))
             await client.get(KeysErred)
             client.send(ReleaseKeys([ids[3]]), Sent(2, True))
-            await client.get(Received, lambda message: message.sequence == 2)
+            await client.received(2)
 
             after = await stack.enter_async_context(a_scheduler(copied(tmp_path / "j")))
             assert {key: task.state for key, task in after.tasks.items()}.keys() == {"k-1", "k-2", "k-3"}
@@ -206,7 +210,7 @@ def test_nothing_is_assigned_before_the_workers_are_back(tmp_path: Path) -> None
             worker, _ = await a_worker(scheduler)
             client.send(DefineFunctions([number << 32 | 1], ["f"], [b"body"]), *submission(number, 2), Sent(1, True))
             await worker.get(ComputeTasks)
-            await client.get(Received)
+            await client.received(1)
 
             with dask.config.set({"treadle.scheduler.recovery-grace": "500ms"}):
                 after = await stack.enter_async_context(a_scheduler(copied(tmp_path / "j")))
@@ -240,7 +244,7 @@ def test_work_that_nobody_waits_for_goes_on(tmp_path: Path) -> None:
             worker.send(finished(compute, ids[:1]))
             await client.get(KeysInMemory)
             client.send(ReleaseKeys(ids), Sent(2, True))
-            await client.get(Received, lambda message: message.sequence == 2)
+            await client.received(2)
 
             # An orderly end: everybody leaves, only the work is left.
             await scheduler.close()
@@ -265,7 +269,7 @@ def test_buffers_of_payloads_are_kept(tmp_path: Path) -> None:
             big = os.urandom(3_000_000)
             message = SubmitTasks(1, [number << 32 | 1], ["big"], [0], [b"p"], buffers=[(0, 2)])
             client.send(message, Sent(1, True), buffers=(big, b"small"))
-            await client.get(Received)
+            await client.received(1)
             after = await stack.enter_async_context(a_scheduler(copied(tmp_path / "j")))
             buffers = after.tasks["big"].buffers
             assert buffers is not None
@@ -288,7 +292,7 @@ def test_a_journal_that_grows_is_compacted(tmp_path: Path) -> None:
             while journal.compactions < 2:
                 sent += 1
                 client.send(*submission(number, 1, 100 + sent, b"x" * 20_000), ReleaseKeys([number << 32 | (100 + sent)]), Sent(sent, True))
-                await client.get(Received, lambda message: message.sequence == sent)
+                await client.received(sent)
             size = sum(path.stat().st_size for path in (tmp_path / "j").iterdir())
             assert size < 20_000 * sent
             after = await stack.enter_async_context(a_scheduler(copied(tmp_path / "j")))
@@ -318,7 +322,7 @@ def test_while_the_disk_is_full_submissions_are_refused_and_said_why(tmp_path: P
             worker, _ = await a_worker(scheduler)
             client.send(DefineFunctions([number << 32 | 1], ["f"], [b"body"]), *submission(number, 1), Sent(1, True))
             compute = await worker.get(ComputeTasks)
-            await client.get(Received)
+            await client.received(1)
             full = True
             worker.send(finished(compute, compute.ids))
             await client.get(KeysInMemory)
@@ -331,7 +335,7 @@ def test_while_the_disk_is_full_submissions_are_refused_and_said_why(tmp_path: P
             await until(lambda: scheduler._journal is not None and scheduler._journal.failure is None)
             client.send(*submission(number, 1, 3), Sent(3, True))
             assert (await worker.get(ComputeTasks)).keys == ["k-3"]
-            await client.get(Received, lambda message: message.sequence == 3)
+            await client.received(3)
             after = await stack.enter_async_context(a_scheduler(copied(tmp_path / "j")))
             assert list(after.tasks) == ["k-1", "k-3"]
 
@@ -349,8 +353,8 @@ def test_a_journal_that_cannot_be_used_is_an_error_before_it_listens(tmp_path: P
     taken = Directory(tmp_path / "taken")
 
     async def scene() -> None:
-        for journal, text in [(other, "of version 99"), (tmp_path / "file", "cannot be written"), (tmp_path / "taken", "in use by another")]:
-            scheduler = Scheduler(security=SECURITY, port=0, journal=journal)
+        for name, text in [("other", "of version 99"), ("file", "cannot be written"), ("taken", "in use by another")]:
+            scheduler = Scheduler(security=SECURITY, port=0, journal=tmp_path / name)
             with pytest.raises(JournalError, match=text):
                 await scheduler
             assert not scheduler.listeners

@@ -24,6 +24,7 @@ DEFAULT_PORT = 8786
 @click.option(
     "--scheduler-file", type=click.Path(dir_okay=False), help="Write address and secret there, for workers and clients to find."
 )
+@click.option("--journal", type=click.Path(file_okay=False), help="Directory to keep what must survive the end of this process.")
 @click.option("--pid-file", type=click.Path(dir_okay=False), help="Write the process id there.")
 @click.option("--idle-timeout", help="Close when nothing was done for so long, such as '30 minutes'.")
 @click.option("--dashboard/--no-dashboard", default=False, help="A dashboard in the browser (there is none yet).")
@@ -35,6 +36,7 @@ def main(
     protocol: str | None,
     secret_file: str | None,
     scheduler_file: str | None,
+    journal: str | None,
     pid_file: str | None,
     idle_timeout: str | None,
     dashboard: bool,
@@ -57,6 +59,7 @@ def main(
         "protocol": protocol,
         "scheduler_file": scheduler_file,
         "idle_timeout": idle_timeout,
+        "journal": journal,
     }
 
     async def start() -> list[Any]:

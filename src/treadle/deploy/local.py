@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import Any
 
 from dask.system import CPU_COUNT
@@ -30,6 +31,8 @@ class LocalCluster(SpecCluster):
         None: a new random secret, which ``cluster.security`` has for clients. A ``Security``, or a dict of its arguments.
     worker_class
         A class, or its dotted name, to be used for the workers.
+    journal
+        A directory where the scheduler keeps what must outlive it. (``docs/reliability.md``)
     scheduler_kwargs, worker_kwargs
         More arguments of the scheduler, and of the workers (``memory_limit=``, ``resources=``, ``local_directory=``, ...).
     """
@@ -51,6 +54,7 @@ class LocalCluster(SpecCluster):
         interface: str | None = None,
         worker_class: Any = None,
         scheduler_kwargs: dict[str, Any] | None = None,
+        journal: str | os.PathLike[str] | None = None,
         **worker_kwargs: Any,
     ) -> None:
         _refuse_what_is_not_there(dashboard_address, worker_kwargs)
@@ -71,6 +75,8 @@ class LocalCluster(SpecCluster):
         if worker_class is not None and processes and not _is_nanny(worker_class):
             worker = {"cls": _NANNY, "options": {**worker_options, "worker_class": worker_class}}
         scheduler_options = {**listening, "port": scheduler_port or 0, **(scheduler_kwargs or {})}
+        if journal is not None:
+            scheduler_options["journal"] = journal
         super().__init__(
             {number: worker for number in range(n_workers)},
             {"cls": "treadle.scheduler.server.Scheduler", "options": scheduler_options},

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Sequence
 from concurrent.futures import CancelledError as CancelledError
+from dataclasses import dataclass
+from datetime import datetime
+from textwrap import indent
 from typing import Any
 
 TimeoutError = asyncio.TimeoutError  # noqa: A001  (the interface's name; it is the builtin one)
@@ -63,21 +67,66 @@ class JournalError(RuntimeError):
     """The journal cannot be read or written. The text names the file or directory, the reason and the way out."""
 
 
-class KilledWorker(Exception):
-    """A task was executing while several workers died in turn; it is not tried again."""
+@dataclass(frozen=True)
+class Death:
+    """How a worker ended while it executed a task. ``when``: seconds since the epoch, 0 if unknown.
 
-    def __init__(self, task: Any, last_worker: str, allowed_failures: int) -> None:
+    ``exitcode``: negative for a signal; None when nobody saw it (the worker has no nanny, or that is gone as well).
+    ``reason``: why the worker's nanny has killed it, if it has. ``stderr``: the last lines that the worker process wrote there.
+    """
+
+    worker: str
+    name: str
+    host: str
+    pid: int
+    when: float
+    exitcode: int | None = None
+    out_of_memory: bool = False
+    reason: str = ""
+    stderr: str = ""
+
+    @property
+    def how(self) -> str:
+        """In words: ``was killed by SIGKILL (out of memory)``."""
+        if self.exitcode is None:
+            return f"was lost: {self.reason}" if self.reason else "was lost; nobody saw how"
+        if self.exitcode >= 0:
+            words = f"ended with exit code {self.exitcode}"
+        else:
+            try:
+                words = f"was killed by {signal.Signals(-self.exitcode).name}"
+            except ValueError:
+                words = f"was killed by signal {-self.exitcode}"
+        if self.out_of_memory:
+            return f"{words} (out of memory)"
+        return f"{words} (by its nanny: {self.reason})" if self.reason else words
+
+    def __str__(self) -> str:
+        when = datetime.fromtimestamp(self.when).isoformat(" ", "seconds") + ": " if self.when else ""
+        text = f"{when}worker {self.name!r} at {self.worker} (process {self.pid} on {self.host}) {self.how}"
+        if self.stderr.strip():
+            text += "; it wrote last:\n" + indent(self.stderr.rstrip(), "  | ")
+        return text
+
+
+class KilledWorker(Exception):
+    """A task was executing while several workers died in turn; it is not tried again. ``deaths`` has a record of each."""
+
+    def __init__(self, task: Any, last_worker: str, allowed_failures: int, deaths: Sequence[Death] = ()) -> None:
         self.task = task
         self.last_worker = last_worker
         self.allowed_failures = allowed_failures
-        super().__init__(task, last_worker, allowed_failures)
+        self.deaths = list(deaths)
+        super().__init__(task, last_worker, allowed_failures, self.deaths)
 
     def __str__(self) -> str:
-        return (
+        text = (
             f"Task {self.task!r} was executing on {self.allowed_failures + 1} workers when they died, the last one being "
-            f"{self.last_worker}. It is not tried again. Look into that worker's log for the reason (often memory); "
-            f"the config key distributed.scheduler.allowed-failures says how often a task is tried."
+            f"{self.last_worker}. It is not tried again; the config key distributed.scheduler.allowed-failures says how often it is."
         )
+        for number, death in enumerate(self.deaths, 1):
+            text += f"\n{number}. {death}"
+        return text
 
 
 class NoValidWorkerError(Exception):

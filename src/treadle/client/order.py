@@ -13,8 +13,9 @@ The rules, from the most to the least urgent; what is *alive* is a result that s
 4. Without a goal, take the task for which the least more becomes alive, then the one of which the least is missing.
 5. Without even that, take the next task that nothing depends on.
 
-Which of the last kind comes first decides little in most graphs and much in some, and neither the smallest nor the largest
-is always better: where that makes a difference both are tried, and the one that kept less alive is returned.
+Two choices decide little in most graphs and much in some, and no rule was found that is always right: whether the smallest or
+the largest come first of the last kind, and whether bargains are taken that barely pay. Where they make a difference both
+are tried, and what kept less alive is returned.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ from typing import Final
 #: A whole result, as a unit of credit, and what is too little to count: credit is compared in quarters.
 WHOLE: Final = 1 << 16
 QUARTER_BITS: Final = 14
-#: What equal shares may lack because they are rounded down, of each dependency.
+#: What equal shares may lack because they are rounded down.
 ROUNDING: Final = 16
+#: What a bargain brings in beyond its price, if it does not barely pay.
+GAIN: Final = WHOLE // 2
 #: Fields of a heap entry: price, number of dependencies that are out of reach, task.
 TASK_BITS: Final = 28
 MISSING_BITS: Final = 10
@@ -45,13 +48,18 @@ def order(dependencies: list[list[int]], wanted: list[int]) -> list[int]:
     if len(dependencies) >= 1 << TASK_BITS:
         raise ValueError(f"a graph of {len(dependencies)} tasks is too large to be ordered; the limit is {1 << TASK_BITS}")
     graph = Graph(dependencies, wanted)
-    smallest_first = graph.sinks(largest_first=False)
+    sinks = graph.sinks(largest_first=False)
+    best = Ordering(graph, sinks, 0)
     largest_first = graph.sinks(largest_first=True)
-    first = Ordering(graph, smallest_first)
-    if largest_first == smallest_first:
-        return first.rank
-    second = Ordering(graph, largest_first)
-    return second.rank if second.cost() < first.cost() else first.rank
+    if largest_first != sinks:
+        other = Ordering(graph, largest_first, 0)
+        if other.cost() < best.cost():
+            best, sinks = other, largest_first
+    if best.doubts:
+        other = Ordering(graph, sinks, GAIN)
+        if other.cost() < best.cost():
+            best = other
+    return best.rank
 
 
 class Graph:
@@ -133,7 +141,7 @@ def find_cycle(dependencies: list[list[int]], missing: list[int]) -> list[int]:
 class Ordering:
     """One run of the rules over a graph."""
 
-    def __init__(self, graph: Graph, sinks: list[int]) -> None:
+    def __init__(self, graph: Graph, sinks: list[int], gain: int) -> None:
         size = len(graph.kept)
         self.dependencies: list[list[int]] = graph.dependencies
         self.dependents: list[list[int]] = graph.dependents
@@ -168,6 +176,9 @@ class Ordering:
         self.goals: list[int] = []
         self.heap: list[int] = []
         self.sinks: list[int] = sinks
+        #: What bargains must bring in beyond their price, and how many were taken that bring in less than GAIN.
+        self.gain = gain
+        self.doubts = 0
         self._run(size)
 
     def cost(self) -> int:
@@ -298,8 +309,11 @@ class Ordering:
                 self.unreached[user] -= 1
                 if not self.unreached[user]:
                     self.unreached[user] = -1
-                    if len(self.dependencies[user]) > 1 and self.credit[user] + ROUNDING >= self.kept[user] * WHOLE:
+                    gain = self.credit[user] + ROUNDING - self.kept[user] * WHOLE
+                    if gain >= self.gain and len(self.dependencies[user]) > 1:
                         bargains.append(user)
+                        if gain < GAIN and self.kept[user]:
+                            self.doubts += 1
                     reached.append(user)
                 if task != root:
                     self._offer(user)

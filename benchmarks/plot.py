@@ -49,7 +49,8 @@ def _clean(axes: Any, labels: list[str], title: str, note: str) -> None:
     for side in axes.spines.values():
         side.set_visible(False)
     axes.set_title(title, loc="left", fontsize=12, fontweight="bold", color=INK, pad=24)
-    axes.annotate(note, (0, 1), (0, 8), xycoords="axes fraction", textcoords="offset points", fontsize=9, color=PALE, va="bottom", ha="left")
+    place = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "bottom", "ha": "left"}
+    axes.annotate(note, (0, 1), (0, 8), fontsize=9, color=PALE, **place)
 
 
 def _tasks(axes: Any, runs: Runs, names: list[str]) -> None:
@@ -67,7 +68,8 @@ def _tasks(axes: Any, runs: Runs, names: list[str]) -> None:
             axes.scatter(across, down, s=52 if system == TREADLE else 34, color=colour, marker=MARKERS[system], label=system, zorder=3)
     _clean(axes, names, "What a task costs", "wall time for each task; further left is better")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f} µs" if value < 1e3 else f"{value / 1e3:,.0f} ms")
-    axes.legend(loc="lower right", bbox_to_anchor=(1, 1.0), borderaxespad=0, ncols=4, frameon=False, fontsize=9, handletextpad=0.2, columnspacing=1.2)
+    tight = {"frameon": False, "fontsize": 9, "borderaxespad": 0, "handletextpad": 0.2, "columnspacing": 1.2}
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=4, **tight)
 
 
 def _goals(axes: Any, goals: list[tuple[Goal, float]]) -> None:

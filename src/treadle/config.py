@@ -53,6 +53,10 @@ class SchedulerSettings:
     scatter_copies: int = 2
     scatter_copy_limit_bytes: int = 64 * 2**20
     stuck_after_s: float | None = 60.0
+    worker_grace_s: float = 10.0
+    client_grace_s: float = 30.0
+    recovery_grace_s: float = 10.0
+    journal_compaction_bytes: int = 2**26
 
 
 def scheduler_settings() -> SchedulerSettings:
@@ -77,9 +81,13 @@ def scheduler_settings() -> SchedulerSettings:
             name: seconds(value) for name, value in (get("distributed.scheduler.default-task-durations") or {}).items()
         },
         validate=bool(get("distributed.scheduler.validate")),
+        worker_grace_s=seconds(get("treadle.scheduler.worker-grace")),
+        client_grace_s=seconds(get("treadle.scheduler.client-grace")),
+        recovery_grace_s=seconds(get("treadle.scheduler.recovery-grace")),
         scatter_copies=int(get("treadle.scheduler.scatter-copies")),
         scatter_copy_limit_bytes=int(parse_bytes(get("treadle.scheduler.scatter-copy-limit"))),
         stuck_after_s=_optional_seconds("treadle.scheduler.stuck-after"),
+        journal_compaction_bytes=int(parse_bytes(get("treadle.scheduler.journal-compaction"))),
     )
 
 
@@ -94,6 +102,7 @@ class WorkerSettings:
     validate: bool = False
     resources: dict[str, float] = field(default_factory=dict)
     max_error_length: int = 10_000
+    reconnect_grace_s: float = 60.0
 
 
 def worker_settings() -> WorkerSettings:
@@ -105,6 +114,7 @@ def worker_settings() -> WorkerSettings:
         validate=bool(get("distributed.worker.validate")),
         resources={name: float(amount) for name, amount in (get("distributed.worker.resources") or {}).items()},
         max_error_length=int(get("distributed.admin.max-error-length")),
+        reconnect_grace_s=seconds(get("treadle.worker.reconnect-grace")),
     )
 
 
@@ -114,12 +124,14 @@ class NannySettings:
 
     #: None: a worker process that was stopped is waited for.
     stopped_timeout_s: float | None = 300.0
+    reconnect_grace_s: float = 60.0
 
 
 def nanny_settings() -> NannySettings:
     own = _optional_seconds("treadle.nanny.stopped-timeout")
     return NannySettings(
         stopped_timeout_s=_optional_seconds("distributed.scheduler.worker-ttl") if own is None else own,
+        reconnect_grace_s=seconds(get("treadle.worker.reconnect-grace")),
     )
 
 

@@ -7,6 +7,7 @@ import socket
 import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
+import dask
 import pytest
 
 from treadle.exceptions import Reschedule
@@ -434,7 +435,8 @@ def test_the_scheduler_closes_it(scene):
 
 def test_without_its_scheduler_it_closes(scene):
     async def play(scheduler):
-        worker, stream = await scheduler.worker()
+        with dask.config.set({"treadle.worker.reconnect-grace": 0}):
+            worker, stream = await scheduler.worker()
         stream.comm.abort()
         await worker.finished()
         assert not os.path.exists(worker.local_directory)

@@ -178,7 +178,8 @@ class Client(CollectionMethods, ClusterMethods, IntrospectionMethods):
         """The stream, not yet connected: calls may be made, they are sent later."""
         if self._session is None:
             loop, id = self._runner.loop, secrets.token_bytes(16)
-            self._session = Session(loop, session=id, on_closed=self._on_closed, on_rebased=self._functions.rebase)
+            grace_s = config.seconds(config.get("treadle.client.reconnect-grace"))
+            self._session = Session(loop, session=id, functions=self._functions, on_status=self._on_status, reconnect_grace_s=grace_s)
             self._pool = PeerPool(loop, session=id, limit=self._connection_limit)
         return self._session
 
@@ -220,11 +221,12 @@ class Client(CollectionMethods, ClusterMethods, IntrospectionMethods):
         if self._set_as_default:
             current.push_default(self)
 
-    def _on_closed(self) -> None:
-        """The stream ended, whoever ended it."""
-        if self.status == "running":
-            self.status = "closed"
-            current.pop_default(self)
+    def _on_status(self, status: str) -> None:
+        """The stream ended, whoever ended it, for a while or for good; or there is another one."""
+        if self.status in ("running", "connecting"):
+            self.status = status
+            if status == "closed":
+                current.pop_default(self)
 
     def close(self, timeout: Any = None) -> Any:
         """Release everything and disconnect; a cluster that the client started is closed too. Idempotent."""

@@ -100,6 +100,10 @@ class Functions:
                 oldest.id = 0
         return forgotten
 
+    def defined(self) -> list[KnownFunction]:
+        """Those that the scheduler was told of, and was not told to forget."""
+        return [known for known in self._by_content.values() if known.id]
+
     def rebase(self, shift: int) -> None:
         """All ids were provisional: raise them."""
         for known in self._by_content.values():

@@ -130,6 +130,12 @@ class Ledger:
         self._count += count
         return range(first, first + count)
 
+    def rename(self, state: KeyState) -> None:
+        """It gets an id of this client's own."""
+        del self.by_id[state.id]
+        (state.id,) = self.new_ids(1)
+        self.by_id[state.id] = state
+
     def new_function_id(self) -> int:
         self._function_count += 1
         return self._base + self._function_count

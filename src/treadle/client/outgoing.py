@@ -80,6 +80,10 @@ class Outgoing:
         self._sizes[-1] += nbytes + ROW_BYTES
         self.nbytes += nbytes + ROW_BYTES
 
+    def messages(self) -> list[Message]:
+        """What waits to be sent: to look at."""
+        return list(self._messages)
+
     def rebase(self, shift: int) -> None:
         """All ids in it were provisional: raise them."""
         for message in self._messages:

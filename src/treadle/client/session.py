@@ -8,17 +8,20 @@ from __future__ import annotations
 import asyncio
 import builtins
 import logging
+import random
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 from treadle import exceptions
-from treadle.client.ledger import FINISHED, PENDING, KeyState, Ledger, Waiter
+from treadle.client.frames import FunctionCache, SentFrames, recollections
+from treadle.client.ledger import ERROR, FINISHED, PENDING, KeyState, Ledger, Waiter
 from treadle.client.outgoing import Outgoing
 from treadle.comm.interface import Buffer, Comm, Introduction, Role
 from treadle.comm.registry import connect
-from treadle.exceptions import ClosedClientError, CommClosedError, PeerProtocolError
+from treadle.exceptions import AuthenticationError, ClosedClientError, CommClosedError, PeerProtocolError, VersionError
 from treadle.messages.base import Message
 from treadle.messages.client_scheduler import (
     ClientHeartbeat,
@@ -27,39 +30,82 @@ from treadle.messages.client_scheduler import (
     ClientRefused,
     ClientReply,
     ClientWelcome,
+    ConfirmKeys,
     LeaveClient,
+    Query,
     RanOn,
+    Received,
     RegisterClient,
+    Restart,
+    RunOn,
     SchedulerClosing,
+    Sent,
     SubmitTasks,
 )
 from treadle.messages.codec import decode_scheduler_to_client, encode
 
 logger = logging.getLogger("treadle.client")
 
-#: A thread that submits waits when more than this is unsent.
+#: A thread that submits waits when more than this is unsent, or not acknowledged.
 UNSENT_LIMIT_BYTES: Final = 256 * 2**20
+#: Clients that lost their scheduler come back within so many seconds of each other, and wait so long for its welcome.
+_COME_BACK_SPREAD_S: Final = 0.1
+_WELCOME_S: Final = 30.0
 
 CONNECTION_LOST: Final = "scheduler-connection-lost"
+LOST_IN_RESTART: Final = "lost-in-scheduler-restart"
+
+
+class _Request:
+    """A question under way."""
+
+    __slots__ = ("answer", "message", "sequence")
+
+    def __init__(self, message: Message, answer: asyncio.Future[Any]) -> None:
+        self.message = message
+        self.answer = answer
+        #: Number of the frame that it was sent in; 0: not sent yet.
+        self.sequence = 0
 
 
 class Session:
     """The connection of one client. Methods are for the loop's thread unless they say otherwise."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, *, session: bytes, on_closed: Callable[[], None], on_rebased: Callable[[int], None]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        session: bytes,
+        functions: FunctionCache,
+        on_status: Callable[[str], None],
+        reconnect_grace_s: float = 0.0,
     ) -> None:
         self.loop = loop
         self.session = session
-        self._tell_closed = on_closed
-        #: Told, under the lock, what provisional ids that it keeps have to be raised by.
-        self._tell_rebased = on_rebased
+        #: Told "closed", "connecting" and "running" whenever the connection has come to that.
+        self._tell_status = on_status
+        self._grace_s = reconnect_grace_s
+        #: Guarded by the lock.
+        self._functions = functions
         #: Guards the ledger, the outgoing messages and the caches of the submitting threads. Reentrant because a finalizer
         #: of the user's may run, and submit, wherever memory is allocated.
         self.lock = threading.RLock()
         self.ledger = Ledger()
         self.outgoing = Outgoing()
+        #: What was sent and is not acknowledged.
+        self.sent = SentFrames()
         self.comm: Comm | None = None
+        #: Frames may be sent.
+        self.connected = False
+        self._number = 0
+        self._registration = RegisterClient("", {})
+        self._reconnecting: asyncio.Task[None] | None = None
+        #: The stream is a new one: first of all, what is not acknowledged is sent again; then the scheduler is asked
+        #: where everything stands, as soon as no thread has keys that are not yet in ``outgoing``.
+        self._resend_due = self._confirm_due = False
+        self._composing = 0
+        #: Who waits until no more than so many bytes are unsent or not acknowledged.
+        self._drain_waiters: list[tuple[int, asyncio.Future[None]]] = []
         #: The scheduler gave this client its number: ids are final, and it may be told of them.
         self.welcomed = False
         self.scheduler_id = ""
@@ -75,7 +121,7 @@ class Session:
         #: A turn is on its way. Set before the wake-up, cleared at the start of the turn.
         self._turn_due = False
         self._welcome: asyncio.Future[None] | None = None
-        self._requests: dict[int, asyncio.Future[Any]] = {}
+        self._requests: dict[int, _Request] = {}
         self._request_count = 0
         self._heartbeat: asyncio.TimerHandle | None = None
         self._ended = asyncio.Event()
@@ -87,20 +133,32 @@ class Session:
     ) -> None:
         """Connect and be welcomed. Raises OSError naming the address, AuthenticationError, VersionError."""
         introduction = Introduction(Role.CLIENT, self.session)
+        self._registration = RegisterClient(id, versions)
         try:
-            self.comm = await connect(address, introduction, secret=secret, timeout_s=timeout_s)
-            self._welcome = self.loop.create_future()
-            self.comm.start(self._receive, self._on_closed)
-            self.comm.send(encode([RegisterClient(id, versions)]))
-            async with asyncio.timeout(timeout_s):
-                await self._welcome
+            comm = await connect(address, introduction, secret=secret, timeout_s=timeout_s)
+            await self._register(comm, timeout_s)
         except TimeoutError:
             self._give_up(f"the scheduler at {address} did not welcome the client")
             raise OSError(f"the scheduler at {address} did not welcome this client (timeout {timeout_s:g} s)") from None
         except BaseException as error:
             self._give_up(f"the client could not connect ({error})")
             raise
+
+        def connect_again(remaining_s: float) -> Any:
+            return connect(address, introduction, secret=secret, timeout_s=remaining_s)
+
+        self._connect_again = connect_again
         self._beat(heartbeat_s)
+
+    async def _register(self, comm: Comm, timeout_s: float) -> None:
+        """Raises TimeoutError, CommClosedError, or what the scheduler refuses it with."""
+        self.comm = comm
+        self._welcome = self.loop.create_future()
+        comm.start(self._receive, lambda error: self._on_closed(comm, error))
+        self._registration.number = self._number
+        comm.send(encode([self._registration]))
+        async with asyncio.timeout(timeout_s):
+            await self._welcome
 
     def _give_up(self, reason: str) -> None:
         self._end(reason)
@@ -108,16 +166,132 @@ class Session:
             self.comm.abort()
 
     def _beat(self, interval_s: float) -> None:
-        if self.comm is not None and not self.comm.closed:
-            if not self.comm.unsent_bytes:
+        if self.closed_reason is None:
+            if self.connected and self.comm is not None and not self.comm.unsent_bytes:
                 self.comm.send(encode([ClientHeartbeat({})]))
             self._heartbeat = self.loop.call_later(interval_s, self._beat, interval_s)
+
+    # ------------------------------------------------------------------------------------------ broken streams
+
+    def _on_closed(self, comm: Comm, error: Exception | None) -> None:
+        if comm is not self.comm:
+            return
+        text = str(error) if error is not None else "the scheduler closed the connection"
+        if self._frames:
+            # What it said last counts.
+            self._turn()
+        self.connected = False
+        if self._reconnecting is not None and self.closed_reason is None:
+            # It goes on trying.
+            if self._welcome is not None and not self._welcome.done():
+                self._welcome.set_exception(CommClosedError(text))
+            return
+        self._ended.set()
+        if self.closed_reason is None and self.welcomed and self._grace_s > 0 and not isinstance(error, PeerProtocolError):
+            logger.warning("the connection to the scheduler is lost (%s); the client tries for %g s to come back", text, self._grace_s)
+            self._tell_status("connecting")
+            self._reconnecting = self.loop.create_task(self._reconnect(text))
+            return
+        if self.closed_reason is None:
+            logger.warning("the connection to the scheduler is lost: %s", text)
+            self._end(f"the connection to the scheduler was lost ({text})")
+        self._tell_status("closed")
+
+    async def _reconnect(self, lost: str) -> None:
+        """Come back, as often as it takes; what is submitted meanwhile waits."""
+        deadline = self.loop.time() + self._grace_s
+        while (remaining_s := deadline - self.loop.time()) > 0:
+            comm: Comm | None = None
+            try:
+                await asyncio.sleep(random.uniform(0.0, _COME_BACK_SPREAD_S))
+                comm = await self._connect_again(remaining_s)
+                await self._register(comm, min(_WELCOME_S, max(remaining_s, 1.0)))
+            except (AuthenticationError, VersionError) as error:
+                lost = str(error)
+                break
+            except OSError as error:  # TimeoutError and CommClosedError are ones, too
+                lost = str(error) or lost
+            except Exception as error:
+                lost = f"the scheduler refused the client: {error}"
+                break
+            else:
+                if not self.connected:
+                    continue
+                self._reconnecting = None
+                logger.info("the client is back at its scheduler")
+                self._tell_status("running")
+                return
+            if comm is not None:
+                comm.abort()
+        self._reconnecting = None
+        logger.warning("the connection to the scheduler is lost: %s", lost)
+        self._give_up(f"the connection to the scheduler was lost ({lost})")
+        self._tell_status("closed")
+
+    def _on_welcome(self, message: ClientWelcome, wake: list[Waiter]) -> None:
+        """Under the lock."""
+        again = self.welcomed
+        self.scheduler_id = message.scheduler_id
+        if not again or message.number != self._number:
+            if again:
+                # Somebody else has its number: nothing that it has said of its keys means anything any more.
+                self.ledger.cancel_all(LOST_IN_RESTART, wake)
+                self.sent.clear()
+                self.outgoing.take()
+            shift = self.ledger.set_number(message.number)
+            self.outgoing.rebase(shift)
+            self._functions.rebase(shift)
+            self._number = message.number
+            self.welcomed = True
+        if again:
+            self.peers.clear()
+            if message.known:
+                self.sent.received(message.received)
+            else:
+                on_their_way = self.sent.messages() + self.outgoing.messages()
+                lost = recollections(self.ledger, self._number, self._functions.defined(), on_their_way)
+                if lost:
+                    self.sent.put_first(encode([*lost, Sent(self.sent.acknowledged)]))
+            self._ask_again()
+            self._resend_due = self._confirm_due = True
+        self.connected = True
+        if self._welcome is not None and not self._welcome.done():
+            self._welcome.set_result(None)
+
+    def _ask_again(self) -> None:
+        """The answers of questions that the scheduler has are lost, or will be. What only reads is asked again."""
+        has = self.sent.acknowledged
+        for request in self._requests.values():
+            if not 0 < request.sequence <= has:
+                continue
+            if isinstance(request.message, Query):
+                request.sequence = 0
+                self.outgoing.add(request.message)
+            elif not request.answer.done():
+                what = type(request.message).__name__
+                text = f"the connection to the scheduler was lost before it had answered {what}, which may or may not have run"
+                request.answer.set_exception(CommClosedError(text))
+
+    @contextmanager
+    def composing(self) -> Iterator[None]:
+        """Keys are claimed in the ledger inside the block, and are in ``outgoing`` at its end. From any thread."""
+        with self.lock:
+            self._composing += 1
+        try:
+            yield
+        finally:
+            with self.lock:
+                self._composing -= 1
+            if self._confirm_due:
+                self.wake_up()
 
     async def close(self, *, fast: bool = False) -> None:
         """Send what is to be sent, take leave and close. Idempotent."""
         comm = self.comm
-        if comm is None or comm.closed:
+        if comm is None or comm.closed or not self.connected:
             self._end("the client is closed")
+            if comm is not None:
+                comm.abort()
             return
         if fast:
             comm.abort()
@@ -129,14 +303,6 @@ class Session:
             await comm.close()
         self._end("the client is closed")
 
-    def _on_closed(self, error: Exception | None) -> None:
-        self._ended.set()
-        if self.closed_reason is None:
-            text = str(error) if error is not None else "the scheduler closed the connection"
-            logger.warning("the connection to the scheduler is lost: %s", text)
-            self._end(f"the connection to the scheduler was lost ({text})")
-        self._tell_closed()
-
     def _end(self, reason: str) -> None:
         """Nothing will be heard any more: nobody may wait for it."""
         wake: list[Waiter] = []
@@ -146,16 +312,21 @@ class Session:
             wake += self._to_wake
             self._to_wake = []
             self.outgoing.take()
+            self.sent.clear()
             self._released.clear()
+        self.connected = False
+        if self._reconnecting is not None and self._reconnecting is not _current_task():
+            self._reconnecting.cancel()
         if self._heartbeat is not None:
             self._heartbeat.cancel()
         lost = CommClosedError(self.closed_reason)
         if self._welcome is not None and not self._welcome.done():
             self._welcome.set_exception(lost)
         requests, self._requests = self._requests, {}
-        for future in requests.values():
-            if not future.done():
-                future.set_exception(lost)
+        for request in requests.values():
+            if not request.answer.done():
+                request.answer.set_exception(lost)
+        self._tell_drained()
         for waiter in wake:
             waiter.wake()
 
@@ -202,28 +373,46 @@ class Session:
 
     @property
     def unsent_bytes(self) -> int:
-        """About how much waits to be sent. From any thread."""
-        return self.outgoing.nbytes + (self.comm.unsent_bytes if self.comm is not None else 0)
+        """About how much waits to be sent, or to be acknowledged. From any thread."""
+        return self.outgoing.nbytes + self.sent.nbytes
 
     async def drained(self, below_bytes: int = UNSENT_LIMIT_BYTES // 2) -> None:
-        """Wait until not much is unsent."""
+        """Wait until not much is unsent or unacknowledged, or until the connection is given up. 0: until all is sent."""
         self._turn()
-        if self.comm is not None and not self.comm.closed:
-            try:
-                await self.comm.drained(below_bytes)
-            except CommClosedError:
-                pass  # told by _on_closed
+        if below_bytes == 0:
+            if self.comm is not None and self.connected:
+                try:
+                    await self.comm.drained(0)
+                except CommClosedError:
+                    pass  # told by _on_closed
+        elif self.unsent_bytes > below_bytes and self.closed_reason is None:
+            waiter: asyncio.Future[None] = self.loop.create_future()
+            self._drain_waiters.append((below_bytes, waiter))
+            await waiter
+
+    def _tell_drained(self) -> None:
+        waiting = []
+        for below_bytes, waiter in self._drain_waiters:
+            if waiter.done():
+                continue
+            if self.unsent_bytes <= below_bytes or self.closed_reason is not None:
+                waiter.set_result(None)
+            else:
+                waiting.append((below_bytes, waiter))
+        self._drain_waiters = waiting
 
     async def request(self, make: Callable[[int], Message]) -> Any:
         """Send ``make(number)`` and wait for the answer to that number: the value of a Reply, or a RanOn.
 
         Raises what a Refused says, ClosedClientError, CommClosedError.
         """
+        self.check_open()
         self._request_count += 1
         number = self._request_count
         future: asyncio.Future[Any] = self.loop.create_future()
-        self.send(make(number))
-        self._requests[number] = future
+        message = make(number)
+        self._requests[number] = _Request(message, future)
+        self.send(message)
         try:
             return await future
         finally:
@@ -245,29 +434,50 @@ class Session:
         except PeerProtocolError as error:
             messages = []
             logger.error("the scheduler broke the protocol: %s", error)
-            if self.comm is not None:
-                self.comm.abort()
+            self.closed_reason = f"the scheduler broke the protocol ({error})"
+            self.loop.call_soon(self._give_up, self.closed_reason)
         wake: list[Waiter] = []
         with self.lock:
             wake, self._to_wake = self._to_wake, wake
             for message in messages:
-                if not self._handle(message):
+                if not self._handle(message, wake):
                     self.ledger.handle(message, wake)
             if self._released:
                 count = len(self._released)
                 gone = self.ledger.release([self._released.popleft() for _ in range(count)])
                 if gone:
                     self.outgoing.release(gone)
+            again = list(self.sent) if self._resend_due else []
+            self._resend_due = False
+            if self._confirm_due and not self._composing and self.connected:
+                self._confirm_due = False
+                self.outgoing.add(ConfirmKeys([state.id for state in self.ledger.states.values() if state.status is not ERROR]))
             # Before the welcome the ids are provisional.
-            out = self.outgoing.take() if self.welcomed and len(self.outgoing) else []
-        if self.comm is not None:
+            out = self.outgoing.take() if self.connected and len(self.outgoing) else []
+        comm = self.comm
+        if comm is not None:
+            for frame in again:
+                comm.send(frame.body, frame.buffers)
             for batch, buffers in out:
                 try:
-                    self.comm.send(encode(batch), buffers)
+                    self._transmit(comm, batch, buffers)
                 except (TypeError, ValueError, OverflowError):
-                    self._send_each(self.comm, batch, buffers, wake)
+                    self._send_each(comm, batch, buffers, wake)
+        if self._drain_waiters:
+            self._tell_drained()
         for waiter in wake:
             waiter.wake()
+
+    def _transmit(self, comm: Comm, batch: list[Message], buffers: Sequence[Any]) -> None:
+        """One frame. Raises what keeps it from being sent; then it has no number."""
+        sent = self.sent
+        body = encode([*batch, Sent(sent.sequence + 1, sent.is_urgent())])
+        comm.send(body, buffers)
+        sent.keep(body, buffers)
+        if self._requests:
+            for message in batch:
+                if isinstance(message, (Query, RunOn, Restart)) and message.request in self._requests:
+                    self._requests[message.request].sequence = sent.sequence
 
     def _send_each(self, comm: Comm, batch: list[Message], buffers: list[Any], wake: list[Waiter]) -> None:
         """One message of these cannot be sent (a number too large for the wire, a text that is none): all others are.
@@ -278,14 +488,14 @@ class Session:
             count = sum([count for _, count in message.buffers or ()]) if isinstance(message, SubmitTasks) else 0
             beside, buffers = buffers[:count], buffers[count:]
             try:
-                comm.send(encode([message]), beside)
+                self._transmit(comm, [message], beside)
             except (TypeError, ValueError, OverflowError) as error:
                 logger.error("a message to the scheduler could not be sent: %s: %s", type(message).__name__, error)
                 with self.lock:
                     states = [self.ledger.by_id[id] for id in getattr(message, "ids", ()) if id in self.ledger.by_id]
                     self.ledger.cancel(states, f"could not be sent to the scheduler ({error})", None, wake)
 
-    def _handle(self, message: Message) -> bool:
+    def _handle(self, message: Message, wake: list[Waiter]) -> bool:
         """Messages that are not about keys. Returns whether this was one."""
         if isinstance(message, ClientReply):
             self._answer(message.request, message.value)
@@ -300,13 +510,9 @@ class Session:
         elif isinstance(message, ClientRefused):
             self._refused(message)
         elif isinstance(message, ClientWelcome):
-            shift = self.ledger.set_number(message.number)
-            self.outgoing.rebase(shift)
-            self._tell_rebased(shift)
-            self.welcomed = True
-            self.scheduler_id = message.scheduler_id
-            if self._welcome is not None and not self._welcome.done():
-                self._welcome.set_result(None)
+            self._on_welcome(message, wake)
+        elif isinstance(message, Received):
+            self.sent.received(message.sequence)
         elif isinstance(message, SchedulerClosing):
             logger.info("the scheduler closes: %s", message.reason)
             self.closed_reason = f"the scheduler closed ({message.reason})"
@@ -316,15 +522,15 @@ class Session:
         return True
 
     def _answer(self, request: int, value: Any) -> None:
-        future = self._requests.get(request)
-        if future is not None and not future.done():
-            future.set_result(value)
+        asked = self._requests.get(request)
+        if asked is not None and not asked.answer.done():
+            asked.answer.set_result(value)
 
     def _refused(self, message: ClientRefused) -> None:
         error = refusal(message.exception, message.text)
-        future = self._requests.get(message.request)
-        if future is not None and not future.done():
-            future.set_exception(error)
+        asked = self._requests.get(message.request)
+        if asked is not None and not asked.answer.done():
+            asked.answer.set_exception(error)
         elif self._welcome is not None and not self._welcome.done():
             self._welcome.set_exception(error)
         else:
@@ -352,6 +558,13 @@ class Session:
                 await done
             finally:
                 waiter.active = False
+
+
+def _current_task() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # no loop runs here
+        return None
 
 
 def refusal(name: str, text: str) -> Exception:

@@ -6,6 +6,10 @@ only the id does. When the key is known already under another id (another client
 the scheduler says so in ``KeysAliased`` and uses the other id from there on; the client may use either.
 
 Order: the stream is ordered, so an id may be used as soon as the message that defines it was sent.
+
+Reconnection: frames of a client are numbered (``Sent``), and kept until the scheduler says that it has them (``Received``).
+A client that comes back says its number in ``RegisterClient``; ``ClientWelcome`` says what the scheduler has of it. The client
+sends what is missing once more, and then asks where everything stands (``ConfirmKeys``).
 """
 
 from __future__ import annotations
@@ -29,10 +33,12 @@ from treadle.messages.base import (
 
 
 class RegisterClient(Message, tag=1):
-    """First message of a client."""
+    """First message of a client, on every connection that it makes."""
 
     id: str
     versions: dict[str, str]
+    #: The number that it was given before, when it comes back; 0: it is new.
+    number: int = 0
 
 
 class DefineFunctions(Message, tag=2):
@@ -177,6 +183,31 @@ class FireAndForget(Message, tag=16):
     ids: list[int]
 
 
+class Sent(Message, tag=17):
+    """Last message of a frame, its number: 1, 2, ... All frames have one but those that only register or are a heartbeat."""
+
+    sequence: int
+    #: ``Received`` is wanted soon: the client keeps much.
+    urgent: bool = False
+
+
+class ConfirmKeys(Message, tag=18):
+    """The client came back, and these are all the keys it wants. Those that the scheduler does not know as wanted are answered
+    by ``KeysCancelled``, and the state of all others is told anew."""
+
+    ids: list[int]
+
+
+class ReattachKeys(Message, tag=19):
+    """The client wants these keys of before, and the scheduler is a new one that may come to know them yet: workers say what they hold.
+
+    ``KeysCancelled`` names those that nobody has brought after a while.
+    """
+
+    ids: list[int]
+    keys: list[WireKey]
+
+
 # --------------------------------------------------------------------------------------- scheduler -> client
 
 
@@ -185,6 +216,9 @@ class ClientWelcome(Message, tag=64):
 
     number: int
     scheduler_id: str
+    #: The scheduler knew the client, and has its frames up to ``received``.
+    known: bool = False
+    received: int = 0
 
 
 class KeysInMemory(Message, tag=65):
@@ -262,6 +296,12 @@ class ClientPeersGone(PeersGone, tag=76):
     """See PeersGone."""
 
 
+class Received(Message, tag=77):
+    """The scheduler has the client's frames up to this number (see ``Sent``) and answers for them."""
+
+    sequence: int
+
+
 ClientToScheduler = (
     RegisterClient
     | DefineFunctions
@@ -279,6 +319,9 @@ ClientToScheduler = (
     | LeaveClient
     | ClientHeartbeat
     | FireAndForget
+    | Sent
+    | ConfirmKeys
+    | ReattachKeys
 )
 SchedulerToClient = (
     ClientWelcome
@@ -294,4 +337,5 @@ SchedulerToClient = (
     | ClientRefused
     | ClientPeers
     | ClientPeersGone
+    | Received
 )

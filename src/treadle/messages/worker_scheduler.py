@@ -2,6 +2,9 @@
 
 Every assignment of a task to a worker has an attempt number, unique for the task. A report of an attempt that is not
 the current one is stale: the scheduler drops it (and tells the worker to drop the value).
+
+Reconnection: a worker whose stream broke registers again and says what it has (``Inventory``). The scheduler compares that with
+what it knows, and sends what follows: assignments that never arrived, keys to drop, holders that changed.
 """
 
 from __future__ import annotations
@@ -28,6 +31,8 @@ class WorkerWelcome(Message, tag=1):
 
     number: int
     scheduler_id: str
+    #: The scheduler knew the worker.
+    known: bool = False
 
 
 class LearnFunctions(Message, tag=2):
@@ -109,11 +114,54 @@ class WorkerRefused(Refused, tag=13):
     """The scheduler does not take this worker; request is 0. The worker closes and says why."""
 
 
+class KeysRenumbered(Message, tag=14):
+    """These values of the worker have other ids from here on (same length)."""
+
+    ids: list[int]
+    canonical: list[int]
+
+
 # --------------------------------------------------------------------------------------- worker -> scheduler
 
 
+class TaskErred(Message):
+    """A row of ``TasksErred``: how an attempt failed."""
+
+    id: int
+    attempt: int
+    error: TaskError
+    start: float
+    stop: float
+
+
+class Inventory(Message):
+    """What a worker has when it comes back. Keys and types in columns, a row a task."""
+
+    #: Values it holds; ``types`` index into ``type_names``.
+    ids: list[int]
+    keys: list[WireKey]
+    nbytes: list[int]
+    types: list[int]
+    type_names: list[str]
+    #: Of these, what was handed over by clients a moment ago: their news of it may still be on its way.
+    fresh: list[int]
+    #: Assignments that are not finished, and how far they are: 0 not started, 1 executing, 2 left the thread pool.
+    assigned: list[int]
+    assigned_keys: list[WireKey]
+    attempts: list[int]
+    stages: list[int]
+    #: Failures of late, whose reports may have been lost.
+    erred: list[TaskErred]
+    #: Values that it waits for from others.
+    fetching: list[int]
+    #: Functions, and numbers of workers, that it was told of.
+    functions: list[int]
+    peers: list[int]
+    status: str
+
+
 class RegisterWorker(Message, tag=64):
-    """First message of a worker."""
+    """First message of a worker, on every connection that it makes."""
 
     id: str
     #: Where it serves data, e.g. ``tcp://127.0.0.1:40001``.
@@ -129,6 +177,8 @@ class RegisterWorker(Message, tag=64):
     versions: dict[str, str]
     #: Id of the nanny that watches it, if any.
     nanny: str | None = None
+    #: None: it is new, and has nothing.
+    inventory: Inventory | None = None
 
 
 class TasksFinished(Message, tag=65):
@@ -142,16 +192,6 @@ class TasksFinished(Message, tag=65):
     #: Wall-clock start and stop of the computation, seconds since the epoch.
     starts: list[float]
     stops: list[float]
-
-
-class TaskErred(Message):
-    """A row of ``TasksErred``."""
-
-    id: int
-    attempt: int
-    error: TaskError
-    start: float
-    stop: float
 
 
 class TasksErred(Message, tag=66):
@@ -245,6 +285,7 @@ SchedulerToWorker = (
     | WorkerPeers
     | WorkerPeersGone
     | WorkerRefused
+    | KeysRenumbered
 )
 WorkerToScheduler = (
     RegisterWorker

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from typing import Any
+import secrets
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 from treadle.comm.interface import Buffer, Comm, Role
 from treadle.exceptions import PeerProtocolError
@@ -29,8 +30,15 @@ _DECODERS: dict[Role, Decoder[Any]] = {
 }
 
 
+#: The first number of a scheduler is a random one of many, so far apart that the numbers of two lives of it hardly ever meet:
+#: parties that come back to another life keep what they were called by. Ids (number << 32 | n) stay below 2**60.
+_LIVES: Final = 2**14
+_NUMBERS_OF_A_LIFE: Final = 2**13
+_MOST: Final = 2**28
+
+
 class Session:
-    """One stream. ``number`` is never used again."""
+    """One stream. A party that comes back has another stream with the same number, else a number is not used again."""
 
     def __init__(self, number: int, comm: Comm, decoder: Decoder[Any]) -> None:
         self.number = number
@@ -60,8 +68,12 @@ class Sessions:
     def __init__(self, loop: asyncio.AbstractEventLoop, on_turn: Callable[[list[Arrival]], None]) -> None:
         self._loop = loop
         self._turn: Turn[Arrival] = Turn(loop, on_turn)
-        self._next_number = 1
+        self._next_number = 1 + secrets.randbelow(_LIVES) * _NUMBERS_OF_A_LIFE
         self.by_number: dict[int, Session] = {}
+
+    def number_above(self, highest: int) -> None:
+        """Numbers up to ``highest`` are taken, and a few above may be: a scheduler before this one gave them."""
+        self._next_number = 1 + (highest // _NUMBERS_OF_A_LIFE + 1) * _NUMBERS_OF_A_LIFE
 
     def accept(self, comm: Comm) -> None:
         """A party that has authenticated itself; its role says which messages it may send."""
@@ -85,6 +97,23 @@ class Sessions:
 
         comm.start(on_frame, on_closed)
 
+    def may_have(self, number: int) -> bool:
+        """Whether a party that calls itself that can be called so: no stream is."""
+        return 0 < number < _MOST and number not in self.by_number
+
+    def rename(self, session: Session, number: int) -> Session | None:
+        """The stream is that of a party that has a number already. Returns the stream that it had, if that is still here."""
+        before = self.by_number.get(number)
+        del self.by_number[session.number]
+        session.number = number
+        self.by_number[number] = session
+        self._next_number = max(self._next_number, number + 1)
+        return before
+
+    def is_current(self, session: Session) -> bool:
+        """Whether what arrives on that stream counts: it is the only one of its party."""
+        return self.by_number.get(session.number) is session
+
     def send(self, number: int, messages: list[Any], frames: list[Any]) -> None:
         """One frame for one party; dropped when it is gone."""
         session = self.by_number.get(number)
@@ -105,10 +134,13 @@ class Sessions:
 def events_of(arrival: Arrival) -> list[Event]:
     """The messages of one frame, each with the buffers that are its own. Raises PeerProtocolError."""
     assert arrival.body is not None
-    number = arrival.session.number
-    buffers = arrival.buffers
+    return events_of_messages(arrival.session.number, arrival.session.decode(arrival.body), arrival.buffers)
+
+
+def events_of_messages(number: int, messages: Sequence[Any], buffers: list[Any]) -> list[Event]:
+    """Those of one frame, each with the buffers that are its own. Raises PeerProtocolError."""
     events: list[Event] = []
-    for message in arrival.session.decode(arrival.body):
+    for message in messages:
         frames: list[Any] = []
         if buffers and type(message) is SubmitTasks and message.buffers:
             count = sum(count for _row, count in message.buffers)

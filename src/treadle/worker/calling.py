@@ -35,6 +35,10 @@ class FunctionTable:
             self._bodies.pop(id, None)
             self._functions.pop(id, None)
 
+    def ids(self) -> list[int]:
+        """Of all functions that it has learned."""
+        return list(self._bodies)
+
     def body(self, id: int) -> bytes:
         """Pickled. Raises LookupError when it was never sent."""
         try:

@@ -179,6 +179,14 @@ class Performer:
         if self._started_timer is None:
             self._started_timer = self._loop.call_later(STARTED_AFTER_S, self._report_started)
 
+    def report_running(self) -> None:
+        """All that executes now, however short."""
+        fresh = [running for running in self.running() if not running.reported]
+        for running in fresh:
+            running.reported = True
+        if fresh:
+            self.handle([ExecutionsStarted([running.id for running in fresh])])
+
     def _report_started(self) -> None:
         """What has been executing for a moment; looks again as long as more may start. One timer, not one a task."""
         self._started_timer = None

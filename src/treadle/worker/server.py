@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import random
 import secrets
 import shutil
 import sys
@@ -32,6 +33,7 @@ from treadle.messages.base import Message
 from treadle.messages.local import ExecutionsStarted, Paused
 from treadle.messages.worker_scheduler import (
     CloseWorker,
+    Inventory,
     LearnFunctions,
     LeaveWorker,
     RegisterWorker,
@@ -61,6 +63,8 @@ from treadle.worker.transitions.state import CoreStatistics
 
 logger = logging.getLogger(__name__)
 
+#: Workers that lost their scheduler come back within so many seconds of each other.
+_COME_BACK_SPREAD_S: Final = 0.2
 #: How long tasks that still execute may take when the worker closes; nobody wants their results.
 EXECUTOR_GRACE_S: Final = 2.0
 
@@ -129,6 +133,7 @@ class Worker:
         self._named = worker_options.named_executors(executor, self._offload)
         self._death_timeout_s = None if death_timeout is None else config.seconds(death_timeout)
         self.security = Security(**security) if isinstance(security, dict) else security
+        self._reconnect_grace_s = settings.reconnect_grace_s if self._death_timeout_s is None else self._death_timeout_s
         self._listen_arguments = (host, port, interface, protocol)
         self._ports = list(worker_options.ports(port))
         self._contact_address = contact_address
@@ -147,6 +152,7 @@ class Worker:
         self.local_directory = ""
         self._address: str | None = None
         self._session = secrets.token_bytes(16)
+        self._secret = b""
         self._functions = FunctionTable()
         self._background: set[asyncio.Task[Any]] = set()
         self._at_close: list[Callable[[], Awaitable[object]]] = []
@@ -242,7 +248,7 @@ class Worker:
             if wanted is not None and wanted is not loop:
                 raise RuntimeError("the worker was given another loop than the one it is started on; leave out loop=")
             self._finished = asyncio.Event()
-            secret = await self._find_scheduler()
+            secret = self._secret = await self._find_scheduler()
             self.local_directory = worker_options.scratch_directory(self._base_directory)
             self._store = Store(make_mapping(self._data_option, self.local_directory))
             await self._listen(secret)
@@ -349,7 +355,10 @@ class Worker:
                     raise
                 logger.warning("%s; trying again", error)
         self._stream = SchedulerStream(comm, self._on_messages, self._on_lost)
-        registration = RegisterWorker(
+        await self._stream.register(self._registration(None))
+
+    def _registration(self, inventory: Inventory | None) -> RegisterWorker:
+        return RegisterWorker(
             id=self.id,
             address=self.address,
             name=str(self.name),
@@ -361,8 +370,8 @@ class Worker:
             local_directory=self.local_directory,
             versions=_versions(),
             nanny=self.nanny,
+            inventory=inventory,
         )
-        await self._stream.register(registration)
 
     async def close(self, timeout: Any = 30, executor_wait: bool = True, nanny: bool = True, reason: str = "worker-close") -> None:
         """Tell the scheduler and stop; the values it keeps are gone. Idempotent; returns when it is done.
@@ -527,7 +536,50 @@ class Worker:
 
     def _on_lost(self, error: Exception | None) -> None:
         reason = error or "it closed the connection"
-        logger.warning("worker %s lost its scheduler %s (%s) and closes", self.name, self.scheduler_address, reason)
+        if isinstance(error, PeerProtocolError):
+            self._broken(error)
+        elif self.status is Status.starting or self._reconnect_grace_s <= 0:
+            logger.warning("worker %s lost its scheduler %s (%s) and closes", self.name, self.scheduler_address, reason)
+            self._end(None)
+        elif self.status not in (Status.closing, Status.closed, Status.failed):
+            logger.warning(
+                "worker %s lost its scheduler %s (%s); it tries to come back for %g s",
+                self.name,
+                self.scheduler_address,
+                reason,
+                self._reconnect_grace_s,
+            )
+            self._spawn(self._come_back())
+
+    async def _come_back(self) -> None:
+        """Tasks go on meanwhile; then the scheduler, or the one that has taken its place, hears what there is here."""
+        deadline = self.loop.time() + self._reconnect_grace_s
+        introduction = Introduction(Role.WORKER, self._session)
+        why: BaseException | None = None
+        stream: SchedulerStream | None = None
+        while (remaining_s := deadline - self.loop.time()) > 0:
+            # Not all workers at the same moment.
+            await asyncio.sleep(random.uniform(0.0, _COME_BACK_SPREAD_S))
+            try:
+                comm = await connect_to_scheduler(self.scheduler_address, introduction, self._secret, remaining_s)
+                stream = self._stream = SchedulerStream(comm, self._on_messages, self._on_lost)
+                # From the inventory on, all that is reported follows it on the new stream.
+                self._performer.report_running()
+                inventory = self._core.inventory(self.loop.time())
+                inventory.functions = self._functions.ids()
+                welcome = await stream.register(self._registration(inventory))
+            except (AuthenticationError, VersionError, ValueError) as error:
+                why = error
+                break
+            except OSError as error:  # TimeoutError and CommClosedError are ones, too
+                why = error
+                if stream is not None:
+                    stream.abort()
+                continue
+            how = "goes on" if welcome.known else "is taken as a new one"
+            logger.info("worker %s is back at its scheduler %s and %s", self.name, self.scheduler_address, how)
+            return
+        logger.warning("worker %s cannot come back to its scheduler %s (%s) and closes", self.name, self.scheduler_address, why)
         self._end(None)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from treadle.exceptions import PeerProtocolError
+from treadle.scheduler.transitions.orphans import await_value, claim, is_recovering
 from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.records import (
     ERRED,
@@ -134,10 +135,14 @@ def cancel_keys(state: ClusterState, client: ClientState, message: Any, out: Out
 def retry_keys(state: ClusterState, client: ClientState, ids: list[int], out: Outbox) -> None:
     """Erred tasks, the erred ones that they depend on, and the erred ones that depend on those, start anew."""
     stack: list[TaskState] = []
+    gone: list[int] = []
     for id in ids:
         task = state.by_id.get(id) or client.aliases.get(id)
         if task is not None:
             stack.append(task)
+        else:
+            gone.append(id)
+    out.cancelled(client, gone, "already forgotten", None)
     roots: dict[TaskState, None] = {}
     while stack:
         task = stack.pop()
@@ -151,6 +156,7 @@ def retry_keys(state: ClusterState, client: ClientState, ids: list[int], out: Ou
         task.error = None
         task.blame = None
         task.suspicious = 0
+        state.deaths.pop(task, None)
         if task.options is not None:
             task.retries = task.options.retries
         state.recommend(task, RELEASED)
@@ -181,6 +187,12 @@ def scatter_keys(state: ClusterState, client: ClientState, message: Any, tasks: 
             # The client takes it for finished.
             if task.state == ERRED:
                 out.erred_for(client, task)
+            elif state.orphans and claim(state, task, out):
+                pass
+            elif task.state == RELEASED and not task.has_recipe and is_recovering(state):
+                # Those workers served an earlier scheduler, and may come with the value.
+                await_value(state, task, out)
+                out.pending(task)
             else:
                 if task.has_recipe:
                     out.pending(task)

@@ -7,6 +7,7 @@ from typing import Any
 from treadle.exceptions import PeerProtocolError
 from treadle.messages.base import TaskOptions
 from treadle.scheduler.transitions.desires import alias, check_keys, forget_aliases, want
+from treadle.scheduler.transitions.orphans import claim
 from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.records import (
     FORGOTTEN,
@@ -19,6 +20,7 @@ from treadle.scheduler.transitions.records import (
     TaskGroup,
     TaskPrefix,
     TaskState,
+    is_needed,
 )
 from treadle.scheduler.transitions.state import ClusterState
 from treadle.utils.keys import group_of, is_key, key_from_wire, prefix_of
@@ -81,12 +83,17 @@ def submit_tasks(state: ClusterState, client: ClientState, message: Any, frames:
             key = key_from_wire(key)
         id = ids[row]
         task = state.tasks.get(key)
-        if task is not None and (task.has_recipe or task.state != RELEASED):
+        if task is not None and (task.has_recipe or (task.state != RELEASED and task not in state.awaited)):
             # Another submission came first with this key: its definition stands.
             if id != task.id:
                 alias(client, id, task, out)
                 aliased.append(task)
             rows.append(task)
+            continue
+        if client.stranger and functions[row] and functions[row] not in state.functions:
+            # Only the earlier scheduler knew it.
+            broken[id] = None
+            rows.append(None)
             continue
         needs = NO_TASKS
         if dependencies is not None and dependencies[row]:
@@ -115,6 +122,8 @@ def submit_tasks(state: ClusterState, client: ClientState, message: Any, frames:
             # Known as lost data; now somebody brings a recipe.
             alias(client, id, task, out)
             aliased.append(task)
+            if state.awaited.pop(task, None) is not None:
+                state.recommend(task, WAITING)
         if row_options is not None:
             task.options = row_options
             task.retries = row_options.retries
@@ -201,7 +210,7 @@ def check_columns(state: ClusterState, client: ClientState, message: Any, frames
     if len(set(message.ids)) != length:
         raise PeerProtocolError("SubmitTasks: an id stands twice")
     for function in message.functions:
-        if function and function not in state.functions:
+        if function and function not in state.functions and not client.stranger:
             raise PeerProtocolError(f"SubmitTasks: function {function} was not defined")
     for row, _options in message.row_options or ():
         if not 0 <= row < length:
@@ -298,6 +307,8 @@ def _start(
             if task is not None:
                 want(state, client, task, out)
     for task in fresh:
+        if state.orphans and task.key in state.orphans and is_needed(task) and claim(state, task, out):
+            continue
         if task.state == RELEASED:
             if task.who_wants or task.live_dependents > 0 or task.later_dependents > 0:
                 state.recommend(task, WAITING)

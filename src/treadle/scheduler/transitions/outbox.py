@@ -19,12 +19,14 @@ from treadle.messages.client_scheduler import (
     KeysInMemory,
     KeysLost,
     KeysPending,
+    Received,
 )
 from treadle.messages.worker_scheduler import (
     ComputeTasks,
     DropKeys,
     FetchReplicas,
     HoldersChanged,
+    KeysRenumbered,
     LearnFunctions,
     TakeBack,
     UnlearnFunctions,
@@ -140,6 +142,8 @@ class ClientQueue:
         self.memory_ids: list[int] | None = None
         self.memory_worker: int = 0
         self.memory_type: str = ""
+        #: The client wants to hear what is received of it, even if there is nothing else to say.
+        self.acknowledge: bool = False
 
     def add(self, message: Any) -> None:
         self.messages.append(message)
@@ -220,6 +224,16 @@ class Outbox:
         queue = self.to_worker(worker)
         holders = [queue.holders(task) for task in tasks]
         self.say(worker, FetchReplicas(holders))
+
+    def renumber(self, worker: WorkerState, id: int, canonical: int) -> None:
+        """What the worker calls ``id`` is ``canonical`` here."""
+        queue = self.to_worker(worker)
+        queue.seal()
+        if queue.messages and isinstance(queue.messages[-1], KeysRenumbered):
+            queue.messages[-1].ids.append(id)
+            queue.messages[-1].canonical.append(canonical)
+        else:
+            queue.messages.append(KeysRenumbered([id], [canonical]))
 
     def unlearn(self, worker: WorkerState, function_id: int) -> None:
         queue = self.to_worker(worker)
@@ -302,11 +316,17 @@ class Outbox:
         sends: list[tuple[int, list[Any], list[Any]]] = []
         for number, queue in self.workers.items():
             queue.seal()
-            if queue.messages:
+            # What an absent party is not told, it is told in another way when it comes back.
+            if queue.messages and queue.worker.connected:
                 sends.append((number, queue.messages, queue.frames))
         for number, told in self.clients.items():
-            if told.messages:
-                sends.append((number, told.messages, []))
+            client = told.client
+            if (told.messages or told.acknowledge) and client.connected:
+                if client.durable != client.acknowledged:
+                    client.acknowledged = client.durable
+                    told.messages.append(Received(client.durable))
+                if told.messages:
+                    sends.append((number, told.messages, []))
         return sends
 
 

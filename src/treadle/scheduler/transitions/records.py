@@ -22,6 +22,13 @@ STATE_NAMES: Final = ("released", "waiting", "no-worker", "queued", "processing"
 
 RUNNING: Final = "running"
 PAUSED: Final = "paused"
+#: It leaves: its values go to others, and it gets nothing new.
+RETIRING: Final = "closing_gracefully"
+
+#: How far an assignment is, as in ``Inventory.stages``.
+NOT_RUNNING: Final = 0
+EXECUTING: Final = 1
+SECEDED: Final = 2
 
 
 class TaskPrefix:
@@ -91,6 +98,18 @@ class ClientState:
         #: Numbers of the workers whose addresses this client was told.
         self.met: set[int] = set()
         self.last_seen: float = 0.0
+        #: False: its stream is broken, since then, and it may come back.
+        self.connected: bool = True
+        self.disconnected_at: float = 0.0
+        #: Number of the last of its frames that is here, and of the last one that it was told is here.
+        self.received: int = 0
+        self.acknowledged: int = 0
+        #: Number of the last one that may be acknowledged: it is on disk, where there is a journal.
+        self.durable: int = 0
+        #: The ``RegisterClient`` of a return that is not answered yet.
+        self.returning: Any = None
+        #: It served an earlier scheduler, and may name what only that one knew.
+        self.stranger: bool = False
 
     def __repr__(self) -> str:
         return f"<ClientState {self.id!r}>"
@@ -157,13 +176,33 @@ class WorkerState:
         self.actors: dict[TaskState, None] = {}
         #: Numbers of the workers whose addresses this one was told.
         self.met: set[int] = set()
+        #: While it is among ClusterState.reserved: since when.
+        self.reserved_at: float = 0.0
         #: Its place among idle and saturated is to be looked at when the turn ends.
         self.touched: bool = False
         self.last_seen: float = 0.0
+        #: False: its stream is broken, since then, and it may come back. It is not among the running ones and is sent nothing.
+        self.connected: bool = True
+        self.disconnected_at: float = 0.0
         self.metrics: dict[str, Any] = {}
 
     def __repr__(self) -> str:
         return f"<WorkerState {self.name!r} {self.address}>"
+
+
+class Orphan:
+    """What a worker that came back has of a key that nobody knows (yet): a value, or a task that it executes."""
+
+    def __init__(self, worker: WorkerState, id: int) -> None:
+        self.worker: WorkerState = worker
+        #: The worker's id of it.
+        self.id: int = id
+        #: Of a value.
+        self.nbytes: int = 0
+        self.type_name: str = ""
+        #: Of a task that is executed; NOT_RUNNING: it is a value.
+        self.stage: int = NOT_RUNNING
+        self.attempt: int = 0
 
 
 class TaskState:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from treadle.scheduler.transitions.facts import Facts
 from treadle.scheduler.transitions.queue import TaskQueue
 from treadle.scheduler.transitions.records import (
     ClientState,
     FunctionState,
+    Orphan,
     TaskGroup,
     TaskPrefix,
     TaskState,
@@ -36,6 +38,11 @@ class Limits:
         unknown_task_duration_s: float = 0.5,
         default_task_durations_s: dict[str, float] | None = None,
         validate: bool = False,
+        scatter_copies: int = 1,
+        scatter_copy_limit_bytes: int = 2**26,
+        worker_grace_s: float = 0.0,
+        client_grace_s: float = 0.0,
+        recovery_grace_s: float = 0.0,
     ) -> None:
         self.allowed_failures: int = allowed_failures
         self.bandwidth_bytes_per_s: float = bandwidth_bytes_per_s
@@ -48,6 +55,13 @@ class Limits:
         self.unknown_task_duration_s: float = unknown_task_duration_s
         self.default_task_durations_s: dict[str, float] = dict(default_task_durations_s or {})
         self.validate: bool = validate
+        self.scatter_copies: int = scatter_copies
+        self.scatter_copy_limit_bytes: int = scatter_copy_limit_bytes
+        #: How long a party whose stream broke may stay away.
+        self.worker_grace_s: float = worker_grace_s
+        self.client_grace_s: float = client_grace_s
+        #: How long what parties bring that knew another scheduler waits for others that know of it.
+        self.recovery_grace_s: float = recovery_grace_s
 
 
 class ClusterState:
@@ -72,13 +86,15 @@ class ClusterState:
         self.by_number: dict[int, WorkerState] = {}
         self.by_name: dict[str, WorkerState] = {}
         self.by_host: dict[str, dict[WorkerState, None]] = {}
+        #: By the id that the worker gave itself.
+        self.by_worker_id: dict[str, WorkerState] = {}
         #: resource -> workers that have some.
         self.by_resource: dict[str, dict[WorkerState, None]] = {}
         #: Workers that take new tasks.
         self.running: dict[WorkerState, None] = {}
         #: Running workers with a thread to spare.
         self.idle: dict[WorkerState, None] = {}
-        #: Running workers with more work than their threads and prefetch ask for.
+        #: Running workers with more tasks than threads, and more work than the prefetch asks for.
         self.saturated: dict[WorkerState, None] = {}
         #: Running workers that may be sent queued tasks.
         self.roomy: dict[WorkerState, None] = {}
@@ -98,6 +114,40 @@ class ClusterState:
         self.generation: float = 0.0
         #: Number of tasks in each state, by state number; forgotten ones are counted on.
         self.counts: list[int] = [0, 0, 0, 0, 0, 0, 0, 0]
+
+        #: Parties that are not connected and may come back, the one away longest first.
+        self.absent_workers: dict[WorkerState, None] = {}
+        self.absent_clients: dict[ClientState, None] = {}
+        #: What workers brought that nobody knows, by key, and until when it is kept.
+        self.orphans: dict[Any, list[Orphan]] = {}
+        self.orphans_until: float = 0.0
+        #: Tasks that clients want from before, in state NO_WORKER and without a recipe: until when a worker may bring the value.
+        self.awaited: dict[TaskState, float] = {}
+        #: When the first event came; negative before.
+        self.started_at: float = -1.0
+
+        #: What must outlive the scheduler; None where there is no journal.
+        self.facts: Facts | None = None
+        #: Facts of another scheduler are being told; invariants need not hold between them.
+        self.restoring: bool = False
+        #: Workers of another scheduler are still to come back: until then, at the latest, nothing is assigned.
+        self.holding: bool = False
+        self.hold_until: float = 0.0
+
+        #: How the workers died that were executing a task; keys are the tasks with ``suspicious`` > 0.
+        self.deaths: dict[TaskState, list[Any]] = {}
+        #: Suspects in state QUEUED, oldest first, and the worker that each will have for itself; see ``reservations``.
+        self.suspects: dict[TaskState, WorkerState | None] = {}
+        #: Tasks in state QUEUED whose workers are all reserved.
+        self.aside: dict[TaskState, None] = {}
+        #: Workers that a suspect has for itself, or will have when they are empty. They are not among ``running``.
+        self.reserved: dict[WorkerState, TaskState] = {}
+        #: Copies that were ordered and have not come: who fetches them.
+        self.copying: dict[TaskState, list[WorkerState]] = {}
+        #: Scattered values that have fewer copies than they should, for want of workers.
+        self.scarce: dict[TaskState, None] = {}
+        #: To be added to ``now`` for the seconds since the epoch.
+        self.clock_offset_s: float = 0.0
 
         self.story: Story = Story()
         #: Recommendations: what is still to do in this turn, in order.

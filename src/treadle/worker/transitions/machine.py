@@ -26,6 +26,8 @@ from treadle.messages.worker_scheduler import (
     DropKeys,
     FetchReplicas,
     HoldersChanged,
+    Inventory,
+    KeysRenumbered,
     TakeBack,
     WorkerPeers,
     WorkerPeersGone,
@@ -52,6 +54,7 @@ from treadle.worker.transitions.rules.executing import (
     executions_started,
     take_back_done,
 )
+from treadle.worker.transitions.rules.inventory import inventory, keys_renumbered
 from treadle.worker.transitions.rules.memory import data_lost, data_put, executions_done, store_failed
 from treadle.worker.transitions.rules.ready import release_constrained
 from treadle.worker.transitions.rules.released import drop_keys, take_back
@@ -127,7 +130,7 @@ class WorkerTransitions:
             fetch_busy(state, event, out)
         elif isinstance(event, FetchFailed):
             fetch_failed(state, event, out)
-        elif isinstance(event, (HoldersChanged, FetchReplicas, WorkerPeers, WorkerPeersGone, WorkerWelcome)):
+        elif isinstance(event, (HoldersChanged, FetchReplicas, WorkerPeers, WorkerPeersGone, WorkerWelcome, KeysRenumbered)):
             self._handle_cluster(event, out)
         elif isinstance(event, DataPut):
             data_put(state, event, out)
@@ -165,6 +168,8 @@ class WorkerTransitions:
             peers_gone(state, event.numbers, out)
         elif isinstance(event, WorkerWelcome):
             state.number = event.number
+        elif isinstance(event, KeysRenumbered):
+            keys_renumbered(state, event.ids, event.canonical, out)
 
     def _pause(self, paused: bool, out: WorkerOutbox) -> None:
         state = self.state
@@ -183,6 +188,10 @@ class WorkerTransitions:
         if task is None or task.state != MEMORY:
             return None
         return task.key, task.nbytes
+
+    def inventory(self, now: float) -> Inventory:
+        """What to say when it registers again; without the functions, which the shell has."""
+        return inventory(self.state, now)
 
     def story(self, ids: list[int]) -> list[tuple[float, int, str, str]]:
         return self.state.story.of(ids)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from treadle.exceptions import InvariantError
+from treadle.messages.worker_scheduler import TaskErred
 from treadle.worker.transitions.records import FORGOTTEN, STATE_NAMES, PeerState, Priority, WorkerTask
 from treadle.worker.transitions.story import Story
 from treadle.worker.transitions.table import is_legal
@@ -35,6 +36,8 @@ class LocalState:
         "outgoing",
         "paused",
         "peers",
+        "recent_errors",
+        "recent_puts",
         "resources",
         "stored_bytes",
         "story",
@@ -73,6 +76,10 @@ class LocalState:
         self.outgoing: int = 0
         self.max_outgoing: int = max_outgoing
         self.max_request_bytes: int = max_request_bytes
+        #: For when the stream to the scheduler breaks, and reports with it: failures of late (when, row), and values that clients
+        #: put here of late (id -> when), oldest first.
+        self.recent_errors: list[tuple[float, TaskErred]] = []
+        self.recent_puts: dict[int, float] = {}
         self.validate: bool = validate
         self.story: Story = Story()
 

@@ -28,6 +28,8 @@ def to_erred(state: ClusterState, task: TaskState, out: Outbox) -> None:
         return
     move(state, task, ERRED, out)
     state.total_erred += 1
+    if task.blame is task and state.facts is not None:
+        state.facts.erred(task)
     if task.who_wants:
         out.erred(task)
         forget_fire_and_forget(state, task)

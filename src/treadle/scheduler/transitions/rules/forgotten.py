@@ -12,6 +12,8 @@ def to_forgotten(state: ClusterState, task: TaskState, out: Outbox) -> None:
     if task.state != RELEASED or is_needed(task) or task.live_dependents > 0:
         return
     move(state, task, FORGOTTEN, out)
+    if task.suspicious > 0:
+        state.deaths.pop(task, None)
     del state.tasks[task.key]
     del state.by_id[task.id]
     for dependency in task.dependencies:

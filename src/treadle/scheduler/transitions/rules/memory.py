@@ -14,6 +14,12 @@ def to_memory(state: ClusterState, task: TaskState, worker: WorkerState, nbytes:
     task.nbytes = nbytes
     task.type_name = type_name
     add_copy(state, task, worker)
+    if state.facts is not None:
+        state.facts.in_memory(task, worker)
+    if task.suspicious > 0:
+        # It can be done without killing anybody.
+        task.suspicious = 0
+        state.deaths.pop(task, None)
     if task.actor:
         worker.actors[task] = None
     if task.live_dependents > 0:

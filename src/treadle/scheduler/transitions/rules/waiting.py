@@ -28,6 +28,9 @@ def to_waiting(state: ClusterState, task: TaskState, out: Outbox) -> None:
         state.recommend(task, RELEASED)
         return
     if not task.has_recipe:
+        if task in state.awaited:
+            # A worker may come that has the value.
+            return
         task.error = lost_data_error(task)
         task.blame = task
         state.recommend(task, ERRED)

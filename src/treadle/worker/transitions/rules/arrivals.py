@@ -135,6 +135,10 @@ def fetch_replicas(state: LocalState, holders: list[Holders], out: WorkerOutbox)
 
 def peers_come(state: LocalState, peers: list[Peer]) -> None:
     for peer in peers:
+        known = state.peers.get(peer.number)
+        if known is not None and known.address == peer.address:
+            # Told again after a reconnection.
+            continue
         state.peers[peer.number] = PeerState(peer.number, peer.address, host_of(peer.address))
 
 

@@ -8,6 +8,7 @@ from treadle.utils.keys import key_from_wire
 from treadle.worker.transitions.outbox import WorkerOutbox
 from treadle.worker.transitions.records import MEMORY, NO_ATTEMPT, NO_PEER, WAITING, WorkerTask
 from treadle.worker.transitions.rules.fetch import lose, remote_of, settle
+from treadle.worker.transitions.rules.inventory import note_error, note_put
 from treadle.worker.transitions.rules.ready import leave_executor, to_ready
 from treadle.worker.transitions.rules.released import end_assignment
 from treadle.worker.transitions.state import LocalState, add_task, move
@@ -60,6 +61,7 @@ def data_put(state: LocalState, put: DataPut, out: WorkerOutbox) -> None:
         elif task.state == MEMORY or task.attempt != NO_ATTEMPT:
             continue
         to_memory(state, task, put.values[row], put.nbytes[row], put.types[row], out)
+        note_put(state, task.id)
 
 
 def data_lost(state: LocalState, ids: list[int], out: WorkerOutbox) -> None:
@@ -75,6 +77,7 @@ def store_failed(state: LocalState, rows: list[TaskErred], out: WorkerOutbox) ->
     """Results that the store refused in the turn before are failures of their tasks."""
     for row in rows:
         out.erred(row)
+        note_error(state, row)
         task = state.tasks.get(row.id)
         if task is not None and task.state == MEMORY:
             _lose_value(state, task, out)

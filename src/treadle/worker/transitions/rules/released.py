@@ -20,6 +20,7 @@ from treadle.worker.transitions.records import (
     WorkerTask,
 )
 from treadle.worker.transitions.rules.fetch import lose, remote_of, to_cancelled, to_fetch
+from treadle.worker.transitions.rules.inventory import note_error
 from treadle.worker.transitions.state import LocalState, move
 
 
@@ -45,7 +46,9 @@ def end_assignment(state: LocalState, task: WorkerTask) -> None:
 
 def to_error(state: LocalState, task: WorkerTask, error: TaskError, start: float, stop: float, out: WorkerOutbox) -> None:
     """Report the failure, and forget the task: all that is known of it is with the scheduler."""
-    out.erred(TaskErred(task.id, task.attempt, error, start, stop))
+    row = TaskErred(task.id, task.attempt, error, start, stop)
+    out.erred(row)
+    note_error(state, row)
     move(state, task, ERROR)
     end_assignment(state, task)
     lose(state, task, out)

@@ -1,0 +1,177 @@
+"""Parties whose streams broke: they are away for a while, come back and go on, or are given up. ``now`` is an argument."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from treadle.exceptions import PeerProtocolError
+from treadle.messages.client_scheduler import ClientWelcome, KeysAliased, KeysPending
+from treadle.messages.worker_scheduler import WorkerWelcome
+from treadle.scheduler.transitions import membership
+from treadle.scheduler.transitions.desires import unwant
+from treadle.scheduler.transitions.graph import find_task
+from treadle.scheduler.transitions.inventory import Reconciliation, check_inventory
+from treadle.scheduler.transitions.orphans import expire_orphans, give_up_awaited
+from treadle.scheduler.transitions.outbox import Outbox
+from treadle.scheduler.transitions.records import ERRED, MEMORY, PAUSED, RUNNING, ClientState, TaskState, WorkerState
+from treadle.scheduler.transitions.state import ClusterState
+
+#: Frames of a client that are acknowledged at the latest together.
+MOST_UNACKNOWLEDGED: Final = 16
+#: What a client is told of keys that went away while it did not listen.
+FORGOTTEN_MEANWHILE: Final = "already forgotten"
+
+
+def lose_worker(state: ClusterState, worker: WorkerState, blame: bool, out: Outbox) -> None:
+    """Its stream ended without goodbye. ``blame`` False: that was on purpose."""
+    if not blame or state.limits.worker_grace_s <= 0:
+        membership.remove_worker(state, worker, blame, out)
+        return
+    if not worker.connected:
+        return
+    worker.connected = False
+    worker.disconnected_at = state.now
+    state.absent_workers[worker] = None
+    membership.stop_running(state, worker)
+    out.forget_session(worker.number)
+
+
+def lose_client(state: ClusterState, client: ClientState, blame: bool, out: Outbox) -> None:
+    """Its stream ended without goodbye. ``blame`` False: that was on purpose."""
+    if not blame or state.limits.client_grace_s <= 0:
+        membership.remove_client(state, client, out)
+        return
+    client.returning = None
+    if not client.connected:
+        return
+    client.connected = False
+    client.disconnected_at = state.now
+    state.absent_clients[client] = None
+    out.forget_session(client.number)
+
+
+def come_back(state: ClusterState, worker: WorkerState, message: Any, scheduler_id: str, out: Outbox) -> None:
+    """It is here again, and says what it has."""
+    inventory = message.inventory
+    if worker.connected:
+        raise PeerProtocolError("a worker registers once on each connection")
+    if inventory is None:
+        raise PeerProtocolError(f"the worker {message.name!r} is here already, and came back without an inventory")
+    check_inventory(inventory)
+    out.forget_session(worker.number)
+    worker.connected = True
+    state.absent_workers.pop(worker, None)
+    out.say(worker, WorkerWelcome(worker.number, scheduler_id, True))
+    _reconcile(state, worker, inventory, True, out)
+
+
+def arrive(state: ClusterState, number: int, message: Any, scheduler_id: str, out: Outbox) -> bool:
+    """A worker registers that is not known; it may have served an earlier scheduler. Whether it is taken."""
+    if message.inventory is not None:
+        check_inventory(message.inventory)
+    worker = membership.add_worker(state, number, message, scheduler_id, out)
+    if worker is None:
+        return False
+    if message.inventory is None:
+        membership.set_running(state, worker)
+    else:
+        _reconcile(state, worker, message.inventory, False, out)
+    return True
+
+
+def _reconcile(state: ClusterState, worker: WorkerState, inventory: Any, known: bool, out: Outbox) -> None:
+    if worker.status in (RUNNING, PAUSED):
+        worker.status = inventory.status
+    Reconciliation(state, worker, inventory, known, out).run()
+    # Only now: what it goes on with is not to be given to it, or to another one, anew.
+    if worker.status == RUNNING:
+        membership.set_running(state, worker)
+
+
+def return_client(state: ClusterState, client: ClientState, message: Any, scheduler_id: str, out: Outbox) -> None:
+    """It is here again, and hears which of its frames arrived. Where its keys stand it asks when it has sent the others."""
+    if client.durable != client.received:
+        # It would not send those again that are not on disk yet, and may be lost: it is welcomed when they are.
+        client.returning = message
+        return
+    client.returning = None
+    if client.connected:
+        raise PeerProtocolError("a client registers once on each connection")
+    out.forget_session(client.number)
+    client.connected = True
+    state.absent_clients.pop(client, None)
+    client.versions = dict(message.versions)
+    client.met.clear()
+    client.acknowledged = client.durable
+    queue = out.to_client(client)
+    queue.add(ClientWelcome(client.number, scheduler_id, True, client.received))
+    if client.aliases:
+        queue.add(KeysAliased(list(client.aliases), [task.id for task in client.aliases.values()]))
+
+
+def confirm_keys(state: ClusterState, client: ClientState, ids: list[int], out: Outbox) -> None:
+    """Tell the client where everything stands that it wants; ``ids`` is what it believes that to be."""
+    gone: list[int] = []
+    for id in ids:
+        task = find_task(state, client, id)
+        if task is None or task not in client.wants_what:
+            gone.append(id)
+    out.cancelled(client, gone, FORGOTTEN_MEANWHILE, None)
+    queue = out.to_client(client)
+    pending: list[int] = []
+    for task in client.wants_what:
+        if task.state == MEMORY:
+            queue.in_memory(task, task.who_has[0])
+        elif task.state == ERRED:
+            out.erred_for(client, task)
+        else:
+            pending.append(task.id)
+    if pending:
+        queue.add(KeysPending(pending))
+
+
+def frame_came(client: ClientState, sequence: int, urgent: bool, out: Outbox) -> None:
+    """All of the client's frame of that number is here. That is said with what is said anyway, or when much has come."""
+    client.received = sequence
+    if urgent or sequence - client.acknowledged >= MOST_UNACKNOWLEDGED:
+        out.to_client(client).acknowledge = True
+
+
+def frames_durable(state: ClusterState, numbers: list[int], sequences: list[int], scheduler_id: str, out: Outbox) -> None:
+    """The journal answers for these frames: their clients need not keep them."""
+    for number, sequence in zip(numbers, sequences, strict=True):
+        client = state.clients_by_number.get(number)
+        if client is not None:
+            client.durable = sequence
+            if client.returning is not None:
+                return_client(state, client, client.returning, scheduler_id, out)
+            out.to_client(client).acknowledge = True
+
+
+def look_at_clock(state: ClusterState, out: Outbox) -> None:
+    """Give up who was away too long and what nobody has claimed; tell clients what came from them."""
+    for client in state.clients.values():
+        if client.durable != client.acknowledged:
+            out.to_client(client).acknowledge = True
+    now = state.now
+    if state.absent_workers:
+        for worker in list(state.absent_workers):
+            if now - worker.disconnected_at < state.limits.worker_grace_s:
+                break
+            membership.remove_worker(state, worker, True, out)
+    if state.absent_clients:
+        for client in list(state.absent_clients):
+            if now - client.disconnected_at < state.limits.client_grace_s:
+                break
+            membership.remove_client(state, client, out)
+    if state.orphans and now >= state.orphans_until:
+        expire_orphans(state, out)
+    if state.awaited:
+        late: list[TaskState] = []
+        for task, until in state.awaited.items():
+            if until > now:
+                break
+            late.append(task)
+        for task in late:
+            for client in give_up_awaited(state, task, out):
+                unwant(state, client, task)

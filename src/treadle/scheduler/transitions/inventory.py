@@ -1,0 +1,247 @@
+"""A worker that comes back says what it has; here that is compared with what is known, and the difference is made good. Pure.
+
+A worker that is known goes on where it was: what it finished meanwhile is finished, what it executes goes on, what it was
+never sent is sent again, what nobody knows or wants is dropped, and the lists of holders are corrected both ways.
+One that is not known (it served an earlier scheduler, or was away for too long) is a new worker, whose values are
+looked up by their keys and may have other ids here. What nobody knows may be known soon, when clients come back: see ``orphans``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from treadle.exceptions import PeerProtocolError
+from treadle.messages.client_scheduler import KeysPending
+from treadle.messages.worker_scheduler import DropKeys, UnlearnFunctions, WorkerPeersGone
+from treadle.scheduler.transitions import reports
+from treadle.scheduler.transitions.desires import alias, check_keys, want, want_quietly
+from treadle.scheduler.transitions.graph import add_task, get_group
+from treadle.scheduler.transitions.orphans import (
+    accept_value,
+    adopt,
+    await_value,
+    claim,
+    give_up,
+    is_recovering,
+    keep_orphan,
+    note_stage,
+)
+from treadle.scheduler.transitions.outbox import Outbox
+from treadle.scheduler.transitions.records import (
+    MEMORY,
+    NOT_RUNNING,
+    PAUSED,
+    RELEASED,
+    RUNNING,
+    SECEDED,
+    WAITING,
+    ClientState,
+    Orphan,
+    TaskState,
+    WorkerState,
+)
+from treadle.scheduler.transitions.rules.common import remove_copy
+from treadle.scheduler.transitions.state import ClusterState
+from treadle.utils.keys import group_of, is_key, key_from_wire
+
+
+def check_inventory(inventory: Any) -> None:
+    """Raises PeerProtocolError when it contradicts itself; before anything was changed."""
+    length = len(inventory.ids)
+    for column in (inventory.keys, inventory.nbytes, inventory.types):
+        if len(column) != length:
+            raise PeerProtocolError("Inventory: columns of different lengths")
+    for column in (inventory.assigned_keys, inventory.attempts, inventory.stages):
+        if len(column) != len(inventory.assigned):
+            raise PeerProtocolError("Inventory: columns of different lengths")
+    for number in inventory.types:
+        if not 0 <= number < len(inventory.type_names):
+            raise PeerProtocolError(f"Inventory: type {number} of {len(inventory.type_names)}")
+    if inventory.status not in (RUNNING, PAUSED):
+        raise PeerProtocolError(f"Inventory: a worker cannot be {inventory.status!r}")
+    for stage in inventory.stages:
+        if not NOT_RUNNING <= stage <= SECEDED:
+            raise PeerProtocolError(f"Inventory: an assignment cannot be at {stage}")
+    for keys in (inventory.keys, inventory.assigned_keys):
+        for key in keys:
+            if not is_key(key):
+                raise PeerProtocolError(f"Inventory: {key!r} cannot be a key")
+
+
+class Reconciliation:
+    """One inventory, compared with the state. ``known``: the worker is the one it was, and its ids are those of here."""
+
+    def __init__(self, state: ClusterState, worker: WorkerState, inventory: Any, known: bool, out: Outbox) -> None:
+        self.state: ClusterState = state
+        self.worker: WorkerState = worker
+        self.inventory: Any = inventory
+        self.known: bool = known
+        self.out: Outbox = out
+        self.drops: dict[int, None] = {}
+        #: (id at the worker, id here) of values.
+        self.renames: list[tuple[int, int]] = []
+        #: Tasks whose values are here, and assignments that go on.
+        self.held: dict[TaskState, None] = {}
+        self.going: dict[TaskState, None] = {}
+        #: Executing, and not assigned to it: (task, stage, attempt).
+        self.adoptable: list[tuple[TaskState, int, int]] = []
+
+    def run(self) -> None:
+        out, worker = self.out, self.worker
+        self._take_values()
+        self._take_assignments()
+        moved = self._take_wishes()
+        if self.drops:
+            out.say(worker, DropKeys(list(self.drops)))
+        for id, canonical in self.renames:
+            out.renumber(worker, id, canonical)
+        self._take_acquaintances()
+        if moved:
+            out.holders_changed(worker, moved)
+        if self.known:
+            self._send_again()
+        for task, stage, attempt in self.adoptable:
+            if not adopt(self.state, task, worker, stage, attempt, out):
+                out.drop_id(task.id, worker)
+
+    def _find(self, id: int, wire: Any) -> TaskState | None:
+        if self.known:
+            task = self.state.by_id.get(id)
+            if task is not None:
+                return task
+        return self.state.tasks.get(key_from_wire(wire))
+
+    def _take_values(self) -> None:
+        state, worker, inventory, out = self.state, self.worker, self.inventory, self.out
+        fresh = set(inventory.fresh)
+        for row in range(len(inventory.ids)):
+            id = inventory.ids[row]
+            nbytes = inventory.nbytes[row]
+            type_name = inventory.type_names[inventory.types[row]]
+            task = self._find(id, inventory.keys[row])
+            if task is None:
+                if not self.known:
+                    orphan = Orphan(worker, id)
+                    orphan.nbytes = nbytes
+                    orphan.type_name = type_name
+                    keep_orphan(state, key_from_wire(inventory.keys[row]), orphan)
+                elif id not in fresh:
+                    self.drops[id] = None
+            elif task not in self.held and accept_value(state, task, worker, nbytes, type_name, out):
+                if task.id != id:
+                    self.renames.append((id, task.id))
+                self.held[task] = None
+            else:
+                self.drops[id] = None
+        for task in list(worker.has_what):
+            if task not in self.held:
+                remove_copy(state, task, worker)
+                worker.actors.pop(task, None)
+                if not task.who_has:
+                    state.recommend(task, RELEASED)
+
+    def _take_assignments(self) -> None:
+        state, worker, inventory = self.state, self.worker, self.inventory
+        for row in range(len(inventory.assigned)):
+            id = inventory.assigned[row]
+            stage = inventory.stages[row]
+            attempt = inventory.attempts[row]
+            task = self._find(id, inventory.assigned_keys[row])
+            if task is None:
+                if not self.known and stage != NOT_RUNNING:
+                    orphan = Orphan(worker, id)
+                    orphan.attempt = attempt
+                    orphan.stage = stage
+                    keep_orphan(state, key_from_wire(inventory.assigned_keys[row]), orphan)
+                else:
+                    self.drops[id] = None
+            elif task.id != id:
+                self.drops[id] = None
+            elif task.processing_on is worker:
+                # If it is another attempt there, the assignment is sent again, and goes on under the new number.
+                if task.attempt == attempt:
+                    self.going[task] = None
+                    note_stage(state, task, worker, stage)
+            elif stage != NOT_RUNNING or state.holding:
+                # While the workers of a journal come back, what one was given stays with it: it may begin at any moment.
+                self.adoptable.append((task, stage, attempt))
+            else:
+                self.drops[id] = None
+
+    def _take_wishes(self) -> list[TaskState]:
+        """Values that it waits for. Returns those whose holders it is to be told."""
+        moved: list[TaskState] = []
+        for id in self.inventory.fetching:
+            task = self.state.by_id.get(id) if self.known else None
+            if task is not None and task.state == MEMORY and task not in self.held:
+                moved.append(task)
+            else:
+                self.drops[id] = None
+        return moved
+
+    def _take_acquaintances(self) -> None:
+        """Workers that it has met, and functions that it has learned."""
+        state, worker, inventory, out = self.state, self.worker, self.inventory, self.out
+        gone: list[int] = []
+        worker.met.clear()
+        for number in inventory.peers:
+            if self.known and number in state.by_number:
+                worker.met.add(number)
+            else:
+                gone.append(number)
+        if gone:
+            out.say(worker, WorkerPeersGone(gone))
+        learned = set(inventory.functions) if self.known else set()
+        for function in state.functions.values():
+            if function.id in learned:
+                function.workers[worker.number] = None
+            else:
+                function.workers.pop(worker.number, None)
+        unlearn = [id for id in inventory.functions if not self.known or id not in state.functions]
+        if unlearn:
+            out.say(worker, UnlearnFunctions(unlearn))
+
+    def _send_again(self) -> None:
+        """Assignments that it does not have never arrived, or were lost with the report of their end."""
+        state, worker, out = self.state, self.worker, self.out
+        failed = {row.id: row for row in self.inventory.erred}
+        for task in list(worker.processing):
+            if task in self.going or task.state == MEMORY:
+                continue
+            worker.executing.pop(task, None)
+            row = failed.get(task.id)
+            if row is not None and row.attempt == task.attempt:
+                reports.task_erred(state, task, row.error)
+            elif task in worker.taking_back or not task.has_recipe:
+                state.recommend(task, WAITING)
+            else:
+                out.compute(task, worker)
+        worker.taking_back.clear()
+
+
+def reattach_keys(state: ClusterState, client: ClientState, message: Any, out: Outbox) -> None:
+    """A client wants keys of before. Those that are not known yet are awaited."""
+    if len(message.ids) != len(message.keys):
+        raise PeerProtocolError("ReattachKeys: columns of different lengths")
+    check_keys(message)
+    for id in message.ids:
+        if id >> 32 != client.number or id in state.by_id:
+            raise PeerProtocolError(f"ReattachKeys: id {id} is not this client's to give")
+    pending: list[int] = []
+    for id, wire in zip(message.ids, message.keys, strict=True):
+        key = key_from_wire(wire)
+        task = state.tasks.get(key)
+        if task is not None:
+            alias(client, id, task, out)
+            want(state, client, task, out)
+        elif key in state.orphans or is_recovering(state):
+            task = TaskState(id, key, get_group(state, group_of(key), key), (0.0, state.generation, 0))
+            add_task(state, task)
+            want_quietly(client, task)
+            if not claim(state, task, out):
+                await_value(state, task, out)
+                pending.append(id)
+        else:
+            give_up(client, id, out)
+    if pending:
+        out.to_client(client).add(KeysPending(pending))

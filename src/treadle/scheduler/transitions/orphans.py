@@ -1,0 +1,191 @@
+"""What is left of an earlier scheduler: *orphans*, which workers brought and nobody knows yet, and *awaited* tasks, which clients
+want and nobody has brought yet. Both wait for each other for a while. Pure."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from treadle.scheduler.transitions.durations import place, set_long_running
+from treadle.scheduler.transitions.outbox import Outbox
+from treadle.scheduler.transitions.placement import assign
+from treadle.scheduler.transitions.records import (
+    ERRED,
+    EXECUTING,
+    MEMORY,
+    NO_WORKER,
+    NOT_RUNNING,
+    PROCESSING,
+    QUEUED,
+    RELEASED,
+    RUNNING,
+    SECEDED,
+    WAITING,
+    ClientState,
+    Orphan,
+    TaskState,
+    WorkerState,
+    is_needed,
+)
+from treadle.scheduler.transitions.rules.common import add_copy, move
+from treadle.scheduler.transitions.rules.erred import own_error
+from treadle.scheduler.transitions.rules.memory import to_memory
+from treadle.scheduler.transitions.rules.processing import to_no_worker
+from treadle.scheduler.transitions.state import ClusterState
+
+#: What clients are told of keys that nobody has brought.
+LOST_IN_RESTART: Final = "lost-in-scheduler-restart"
+LOST_IN_RESTART_TEXT: Final = (
+    "The scheduler was started anew and did not know this key, and no worker that came back has its value. Submit it again."
+)
+
+
+def accept_value(state: ClusterState, task: TaskState, worker: WorkerState, nbytes: int, type_name: str, out: Outbox) -> bool:
+    """``worker`` came back and holds the value of ``task``. Whether that is of use."""
+    now = task.state
+    if now == MEMORY:
+        add_copy(state, task, worker)
+        return True
+    if now == PROCESSING:
+        if task.processing_on is worker:
+            state.total_finished += 1
+        else:
+            # Whoever computes it meanwhile may stop.
+            move(state, task, WAITING, out)
+        to_memory(state, task, worker, nbytes, type_name, out)
+        return True
+    if now == WAITING or now == NO_WORKER or now == QUEUED or (now == RELEASED and is_needed(task)):
+        to_memory(state, task, worker, nbytes, type_name, out)
+        return True
+    return False
+
+
+def adopt(state: ClusterState, task: TaskState, worker: WorkerState, stage: int, attempt: int, out: Outbox) -> bool:
+    """``worker`` came back and executes ``task``, which is assigned to nobody: it goes on, as an assignment. Whether it can."""
+    if worker.status != RUNNING:
+        return False
+    if task.state == RELEASED and is_needed(task):
+        for dependency in task.dependencies:
+            if dependency.state != MEMORY:
+                return False
+        move(state, task, WAITING, out)
+        task.waiting_on = 0
+    elif task.state == NO_WORKER:
+        move(state, task, WAITING, out)
+        task.waiting_on = 0
+    elif task.state != QUEUED and (task.state != WAITING or task.waiting_on > 0):
+        return False
+    if task.has_recipe:
+        # The worker takes it for another attempt of what it executes, and reports it as that.
+        assign(state, task, worker, out)
+    else:
+        move(state, task, PROCESSING, out)
+        task.attempt = attempt
+        place(state, task, worker)
+    note_stage(state, task, worker, stage)
+    return True
+
+
+def note_stage(state: ClusterState, task: TaskState, worker: WorkerState, stage: int) -> None:
+    """How far the execution of an assignment is known to be."""
+    if stage >= EXECUTING:
+        worker.executing[task] = None
+    if stage == SECEDED:
+        set_long_running(state, task, worker)
+
+
+# ------------------------------------------------------------------------------------------------ orphans
+
+
+def keep_orphan(state: ClusterState, key: Any, orphan: Orphan) -> None:
+    rows = state.orphans.get(key)
+    if rows is None:
+        rows = state.orphans[key] = []
+    rows.append(orphan)
+    state.orphans_until = state.now + state.limits.recovery_grace_s
+
+
+def is_here(state: ClusterState, orphan: Orphan) -> bool:
+    """Whether its worker was not removed meanwhile."""
+    return state.by_number.get(orphan.worker.number) is orphan.worker
+
+
+def claim(state: ClusterState, task: TaskState, out: Outbox) -> bool:
+    """``task`` has come to be known and needed. Whether a worker has brought its value, or executes it."""
+    rows = state.orphans.pop(task.key, None)
+    if rows is None:
+        return False
+    found = False
+    for orphan in rows:
+        worker = orphan.worker
+        if orphan.stage != NOT_RUNNING or not is_here(state, orphan):
+            continue
+        if accept_value(state, task, worker, orphan.nbytes, orphan.type_name, out):
+            found = True
+            if orphan.id != task.id:
+                out.renumber(worker, orphan.id, task.id)
+        else:
+            out.drop_id(orphan.id, worker)
+    for orphan in rows:
+        worker = orphan.worker
+        if orphan.stage == NOT_RUNNING or not is_here(state, orphan):
+            continue
+        if not found and orphan.id == task.id and adopt(state, task, worker, orphan.stage, orphan.attempt, out):
+            found = True
+        else:
+            out.drop_id(orphan.id, worker)
+    return found
+
+
+def orphan_finished(state: ClusterState, worker: WorkerState, id: int, nbytes: int, type_name: str) -> bool:
+    """``worker`` has finished something that nobody knows. Whether it is to keep the result."""
+    for rows in state.orphans.values():
+        for orphan in rows:
+            if orphan.worker is worker and orphan.id == id:
+                orphan.stage = NOT_RUNNING
+                orphan.nbytes = nbytes
+                orphan.type_name = type_name
+                return True
+    return False
+
+
+def expire_orphans(state: ClusterState, out: Outbox) -> None:
+    """Nobody has claimed them."""
+    for rows in state.orphans.values():
+        for orphan in rows:
+            if is_here(state, orphan):
+                out.drop_id(orphan.id, orphan.worker)
+    state.orphans.clear()
+
+
+# ------------------------------------------------------------------------------------------------ awaited
+
+
+def is_recovering(state: ClusterState) -> bool:
+    """Whether this scheduler is so young that parties of an earlier one may still come."""
+    return state.now - state.started_at < state.limits.recovery_grace_s
+
+
+def await_value(state: ClusterState, task: TaskState, out: Outbox) -> None:
+    """``task`` is released and wanted, and has no recipe: a worker may bring its value."""
+    move(state, task, WAITING, out)
+    task.waiting_on = 0
+    to_no_worker(state, task, out)
+    state.awaited[task] = state.now + state.limits.recovery_grace_s
+
+
+def give_up(client: ClientState, id: int, out: Outbox) -> None:
+    """Tell the client that its key is lost."""
+    out.cancelled(client, [id], LOST_IN_RESTART, LOST_IN_RESTART_TEXT)
+
+
+def give_up_awaited(state: ClusterState, task: TaskState, out: Outbox) -> list[ClientState]:
+    """Nobody has brought the value: clients are told, and tasks that need it fail. Returns who shall want it no longer."""
+    del state.awaited[task]
+    losers = list(task.who_wants)
+    for client in losers:
+        give_up(client, task.id, out)
+    if task.waiters > 0 or task.later_dependents > 0:
+        task.error = own_error(RuntimeError(f"{task.key!r}: {LOST_IN_RESTART_TEXT}"))
+        task.blame = task
+        state.recommend(task, ERRED)
+    return losers

@@ -1,0 +1,100 @@
+"""What a worker says it has when it comes back to a scheduler, and what it makes of the answer. No I/O, no clock."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from treadle.messages.worker_scheduler import Inventory, TaskErred
+from treadle.worker.transitions.outbox import WorkerOutbox
+from treadle.worker.transitions.records import (
+    EXECUTING,
+    FETCH,
+    FLIGHT,
+    LONG_RUNNING,
+    MEMORY,
+    MISSING,
+    NO_ATTEMPT,
+    WorkerTask,
+)
+from treadle.worker.transitions.state import LocalState
+
+#: How long what was told to the scheduler, or is told by a client, may be on its way: seconds, and so many failures.
+RECENTLY_S: Final = 60.0
+MOST_ERRORS: Final = 200
+
+
+def note_error(state: LocalState, row: TaskErred) -> None:
+    """The report may get lost with the stream: keep it for a while."""
+    errors = state.recent_errors
+    errors.append((state.story.now, row))
+    if len(errors) > MOST_ERRORS:
+        del errors[: MOST_ERRORS // 2]
+
+
+def note_put(state: LocalState, id: int) -> None:
+    """A client will tell the scheduler of the value, which may not know it yet when it is told by this worker."""
+    puts = state.recent_puts
+    puts[id] = state.story.now
+    while len(puts) > 1:
+        first = next(iter(puts))
+        if puts[first] > state.story.now - RECENTLY_S:
+            return
+        del puts[first]
+
+
+def inventory(state: LocalState, now: float) -> Inventory:
+    """All that this worker has and does. Functions are the shell's."""
+    found = Inventory([], [], [], [], [], [], [], [], [], [], [], [], [], list(state.peers), "paused" if state.paused else "running")
+    types: dict[str, int] = {}
+    for task in state.tasks.values():
+        now_state = task.state
+        if now_state == MEMORY:
+            found.ids.append(task.id)
+            found.keys.append(task.key)
+            found.nbytes.append(task.nbytes)
+            number = types.get(task.type_name, -1)
+            if number < 0:
+                number = types[task.type_name] = len(types)
+            found.types.append(number)
+        elif task.attempt != NO_ATTEMPT:
+            found.assigned.append(task.id)
+            found.assigned_keys.append(task.key)
+            found.attempts.append(task.attempt)
+            found.stages.append(2 if now_state == LONG_RUNNING else 1 if now_state == EXECUTING else 0)
+        elif now_state == FETCH or now_state == FLIGHT or now_state == MISSING:
+            found.fetching.append(task.id)
+    found.type_names.extend(types)
+    for id, when in state.recent_puts.items():
+        if when > now - RECENTLY_S:
+            found.fresh.append(id)
+    for when, row in state.recent_errors:
+        if when > now - RECENTLY_S:
+            found.erred.append(row)
+    return found
+
+
+def keys_renumbered(state: LocalState, ids: list[int], canonical: list[int], out: WorkerOutbox) -> None:
+    """The scheduler calls these values otherwise than the one before did."""
+    for row in range(len(ids)):
+        task = state.tasks.get(ids[row])
+        if task is not None and task.state == MEMORY and ids[row] != canonical[row]:
+            _renumber(state, task, canonical[row], out)
+
+
+def _renumber(state: LocalState, task: WorkerTask, id: int, out: WorkerOutbox) -> None:
+    old = task.id
+    other = state.tasks.get(id)
+    if other is not None:
+        # Given to something else already: what is here is not known under the new name.
+        if other.state != MEMORY:
+            out.replica_dropped(id)
+        return
+    del state.tasks[old]
+    task.id = id
+    state.tasks[id] = task
+    # What was requested under the old name is not waited for.
+    task.remote = None
+    if old in out.store:
+        out.store[id] = out.store.pop(old)
+    if old in state.recent_puts:
+        state.recent_puts[id] = state.recent_puts.pop(old)

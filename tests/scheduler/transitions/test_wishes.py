@@ -228,6 +228,18 @@ def test_chunks_keep_what_is_still_to_be_used() -> None:
     scene.nothing_left()
 
 
+def test_a_value_is_kept_until_a_chunk_of_several_generations_has_started() -> None:
+    scene = scene_with("c")
+    scene.submit("a b", wanted=[], later_dependents=[1, 1])
+    scene.finish("a", on="w1")
+    # Only the last of the chain is wanted, and says so last.
+    scene.submit("a b -> c; c -> d; d -> e", wanted=["e"], new_submission=False)
+    assert scene.moves("a") == ["released -> waiting", "waiting -> queued", "queued -> processing", "processing -> memory"]
+    assert scene.moves("c", "d", "e") == ["released -> waiting"] * 3
+    scene.finish("b", on="w1")
+    assert scene.state("c") == "processing"
+
+
 def test_client_vanishes_between_chunks() -> None:
     scene = scene_with("c")
     scene.submit("a b", wanted=[], later_dependents=[1, 1])

@@ -142,8 +142,9 @@ def submit_tasks(state: ClusterState, client: ClientState, message: Any, frames:
         _cancel_broken(client, message, broken, out)
     _start(state, client, message, rows, fresh, out)
     for task in complete:
-        # Behind the dependents that start just now, which keep it; broken ones, or those that are done already, do not.
-        state.recommend(task, RELEASED)
+        # When all that this chunk needs has started, which keeps it; broken dependents, or those that are done already, do not.
+        # Not before: with several generations in a chunk it takes several recommendations until the first one is needed.
+        state.todo_last.append(task)
         forget_aliases(client, task)
     for task in aliased:
         forget_aliases(client, task)

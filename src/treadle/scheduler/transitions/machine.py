@@ -185,7 +185,11 @@ class Transitions:
         """Apply rules until none recommends anything more."""
         state = self.state
         at = 0
-        while at < len(state.todo_tasks):
+        while at < len(state.todo_tasks) or state.todo_last:
+            if at == len(state.todo_tasks):
+                for task in state.todo_last:
+                    state.recommend(task, RELEASED)
+                state.todo_last.clear()
             task = state.todo_tasks[at]
             finish = state.todo_finish[at]
             at += 1

@@ -153,6 +153,8 @@ class ClusterState:
         #: Recommendations: what is still to do in this turn, in order.
         self.todo_tasks: list[TaskState] = []
         self.todo_finish: list[int] = []
+        #: What is to be released if nobody needs it when nothing else is left to do in this event.
+        self.todo_last: list[TaskState] = []
 
     def recommend(self, task: TaskState, finish: int) -> None:
         """``task`` should come to the state ``finish``; the rule looks again whether that is still so."""

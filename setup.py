@@ -21,6 +21,7 @@ COMPILED = [
     "src/treadle/scheduler/transitions/**/*.py",
     "src/treadle/worker/transitions/**/*.py",
     "src/treadle/client/ledger.py",
+    "src/treadle/client/order.py",
     "src/treadle/utils/keys.py",
 ]
 BUILDING = {"bdist_wheel", "build", "build_ext", "editable_wheel", "install"}

@@ -61,10 +61,15 @@ def test_equal_functions_are_one_by_content():
     assert functions.find(make()) is functions.find(make())
 
 
-def test_a_known_function_pickles_to_the_function():
-    known = Functions().find(operator.add)
-    assert known(1, 2) == 3
-    assert pickle.loads(pickle.dumps(known)) is operator.add
+def test_what_is_made_for_one_graph_is_forgotten_with_it():
+    functions = Functions()
+    never, defined = functions.make_own(lambda: 1), functions.make_own(lambda: 2)
+    defined.id = 7
+    assert functions.used(defined) == []
+    functions.rebase(1 << 32)
+    assert (never.id, defined.id) == (0, (1 << 32) + 7)
+    assert functions.forget_own([never, defined]) == [(1 << 32) + 7]
+    assert functions.forget_own([never, defined]) == []
 
 
 def test_what_cannot_be_pickled_is_named():

@@ -16,15 +16,19 @@ from dask._task_spec import Alias, DataNode, Task, TaskRef
 from hypothesis import given
 from hypothesis import strategies as st
 
-from treadle.serialize.spec import dumps_call, dumps_function, dumps_node, load_call, load_node, loads_function
+from treadle.serialize.spec import call_with, dumps_call, dumps_function, dumps_node, load_node, loads_function
 
 argument = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary() | st.lists(st.integers())
+
+
+def given_arguments(*args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    return args, kwargs
 
 
 @given(st.lists(argument, max_size=5), st.dictionaries(st.text(min_size=1, max_size=5), argument, max_size=3))
 def test_calls_come_back(args: list[Any], kwargs: dict[str, Any]) -> None:
     payload, buffers = dumps_call(tuple(args), kwargs)
-    assert load_call(payload, [bytearray(buffer) for buffer in buffers], print) == (print, tuple(args), kwargs)
+    assert call_with(given_arguments, payload, [bytearray(buffer) for buffer in buffers], ()) == (tuple(args), kwargs)
 
 
 def test_the_payload_is_a_pickle_of_the_arguments() -> None:
@@ -36,7 +40,7 @@ def test_large_arguments_ride_beside() -> None:
     array = np.arange(100_000)
     payload, buffers = dumps_call((array,), {"x": array})
     assert len(payload) < 1000
-    _, args, kwargs = load_call(payload, [bytearray(buffer) for buffer in buffers], print)
+    args, kwargs = call_with(given_arguments, payload, [bytearray(buffer) for buffer in buffers], ())
     np.testing.assert_array_equal(args[0], array)
     np.testing.assert_array_equal(kwargs["x"], array)
 

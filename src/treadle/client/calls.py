@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from dask._task_spec import DataNode, Task, TaskRef, parse_input
+from dask._task_spec import DataNode, TaskRef, parse_input
 from dask.tokenize import tokenize
 
-from treadle.client.functions import KnownFunction
 from treadle.client.futures import Future
 from treadle.client.keys import LARGE_BYTES, is_plain
+from treadle.serialize.nodes import part_of, parts_of
 from treadle.serialize.sizes import sizeof
-from treadle.serialize.spec import dumps_call, dumps_node
+from treadle.serialize.spec import dumps_call, dumps_node, dumps_parts
 from treadle.utils.keys import Key
 
 
@@ -25,14 +25,13 @@ class Constant(NamedTuple):
 
 
 class Call(NamedTuple):
-    """A row to be. Without ``references`` the payload is that of the function, else a graph node."""
+    """A row to be."""
 
     payload: bytes
     buffers: list[Any]
-    futures: list[Future]
+    #: What it depends on, in the order that the payload speaks of: futures, and keys of ``constants``.
+    needs: list[Future | Key]
     constants: list[Constant]
-    #: Whether the payload holds the function too.
-    node: bool
 
 
 class Constants:
@@ -56,17 +55,40 @@ class Constants:
         return found[1]
 
 
-def prepare(key: Key, known: KnownFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any], constants: Constants) -> Call:
+def prepare(key: Key, args: tuple[Any, ...], kwargs: Mapping[str, Any], constants: Constants) -> Call:
     """Raises TypeError that names the key when something cannot be pickled."""
     try:
-        return _prepare(key, known, args, kwargs, constants)
+        if not kwargs:
+            if is_plain(args):
+                return Call(dumps_call(args, {})[0], [], [], [])
+            call = _of_futures(args)
+            if call is not None:
+                return call
+        return _prepare(args, kwargs, constants)
     except TypeError as error:
         raise TypeError(f"task {key!r} cannot be sent to the cluster: {error}") from error
 
 
-def _prepare(key: Key, known: KnownFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any], constants: Constants) -> Call:
-    if not kwargs and is_plain(args):
-        return Call(dumps_call(args, {})[0], [], [], [], False)
+def _of_futures(args: tuple[Any, ...]) -> Call | None:
+    """A call with nothing but futures and plain values; None for any other."""
+    places: dict[Key, int] = {}
+    futures: list[Future | Key] = []
+    parts: list[Any] = []
+    for value in args:
+        if type(value) is Future:
+            place = places.setdefault(value.key, len(places))
+            if place == len(futures):
+                futures.append(value)
+            parts.append(place)
+        elif is_plain(value):
+            parts.append((value,))
+        else:
+            return None
+    payload, buffers = dumps_parts(parts, None, len(futures))
+    return Call(payload, buffers, futures, [])
+
+
+def _prepare(args: tuple[Any, ...], kwargs: Mapping[str, Any], constants: Constants) -> Call:
     futures: list[Future] = []
     own: list[Constant] = []
 
@@ -87,10 +109,14 @@ def _prepare(key: Key, known: KnownFunction, args: tuple[Any, ...], kwargs: Mapp
     named = {name: place(value) for name, value in kwargs.items()}
     if not futures and not own:
         payload, buffers = dumps_call(placed, named)
-        return Call(payload, buffers, [], [], False)
-    node = Task(key, known, *[parse_input(value) for value in placed], **{name: parse_input(value) for name, value in named.items()})
-    payload, buffers = dumps_node(node)
-    return Call(payload, buffers, futures, own, True)
+        return Call(payload, buffers, [], [])
+    places: dict[Key, int] = {}
+    parts = parts_of([parse_input(value) for value in placed], places)
+    parts_by_name = {name: part_of(parse_input(value), places) for name, value in named.items()}
+    by_key: dict[Key, Future | Key] = {constant.key: constant.key for constant in own}
+    by_key.update({future.key: future for future in futures})
+    payload, buffers = dumps_parts(parts, parts_by_name, len(places))
+    return Call(payload, buffers, [by_key[key] for key in places], own)
 
 
 def find_futures(value: Any, found: list[Future]) -> None:

@@ -11,12 +11,13 @@ from dask.base import is_dask_collection
 from treadle import config
 from treadle.client.columns import Columns
 from treadle.client.data import DataMethods
+from treadle.client.encoding import Encoding, Row
 from treadle.client.futures import Future
 from treadle.client.graph import Table, build_table, dependents_later, flat_keys, replace_keys
 from treadle.client.ledger import CANCELLED, LOST, KeyState, dead_state
 from treadle.client.options import make_options, number, row_options
 from treadle.client.submit import CHUNK_ROWS, SubmitMethods, Terms, warn_if_large
-from treadle.serialize.spec import dumps_node
+from treadle.messages.client_scheduler import ForgetFunctions
 from treadle.utils.keys import Key
 
 _CHUNK_BYTES: Final = 8 * 2**20
@@ -186,6 +187,7 @@ class _Sending:
         self.ids: dict[Key, int] = {}
         self.payload_bytes = 0
         self.asked = _asked(terms)
+        self.encoding = Encoding(client._functions, table.nodes.values())
 
     def send(self, external: dict[Key, Future]) -> dict[Key, Future]:
         """Number the rows, pickle and send them a chunk at a time. A future of each wanted key."""
@@ -199,12 +201,18 @@ class _Sending:
         later = dependents_later(nodes, chunk_of) if len(keys) > CHUNK_ROWS else {}
         futures: dict[Key, Future] = {}
         failure: TypeError | None = None
-        for start in range(0, len(keys), CHUNK_ROWS):
-            chunk = keys[start : start + CHUNK_ROWS]
-            columns, failure = self.columns(chunk, failure)
-            futures.update(self.append(columns, chunk, later, start))
-            session.wake_up()
-            client._throttle()
+        try:
+            for start in range(0, len(keys), CHUNK_ROWS):
+                chunk = keys[start : start + CHUNK_ROWS]
+                columns, failure = self.columns(chunk, failure)
+                futures.update(self.append(columns, chunk, later, start))
+                session.wake_up()
+                client._throttle()
+        finally:
+            with session.lock:
+                own = client._functions.forget_own(self.encoding.own)
+                if own:
+                    session.outgoing.add(ForgetFunctions(own))
         if failure is not None:
             # With the futures all that was begun is given up. The exception must not keep them, nor itself, through this frame.
             futures.clear()
@@ -224,11 +232,10 @@ class _Sending:
         annotations = self.table.annotations
         for key in chunk:
             node = nodes[key]
-            payload: bytes = b""
-            buffers: list[Any] = []
+            row = Row(None, b"", [], node.dependencies)
             if failure is None:
                 try:
-                    payload, buffers = dumps_node(node)
+                    row = self.row(node)
                     if annotations and key in annotations:
                         options = row_options(self.asked, annotations[key])
                         if options is not None:
@@ -238,9 +245,20 @@ class _Sending:
                     failure.__cause__ = error
                     # Not even the rows of this chunk that could be pickled are of use any more.
                     columns.wanted = []
-            dependencies = [self.id_of(dependency) for dependency in node.dependencies]
-            columns.add(self.ids[key], key, 0, payload, buffers, dependencies, wanted=failure is None and key in self.wanted)
+            function, payload, buffers, needed = row
+            dependencies = [self.id_of(dependency) for dependency in needed]
+            number = 0 if function is None else function.id
+            columns.add(self.ids[key], key, number, payload, buffers, dependencies, wanted=failure is None and key in self.wanted)
         return columns, failure
+
+    def row(self, node: Any) -> Row:
+        """Its function is known to the scheduler, or will be before the row is."""
+        client = self.client
+        with client.session.lock:
+            row = self.encoding.row(node)
+            if row.function is not None:
+                client._define(row.function)
+        return row
 
     def id_of(self, key: Key) -> int:
         id = self.ids.get(key)

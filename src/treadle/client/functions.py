@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from hashlib import blake2b
 from types import BuiltinFunctionType, CodeType, FunctionType
 from typing import Any, Final
@@ -13,7 +13,7 @@ from typing import Any, Final
 from dask.tokenize import tokenize
 
 from treadle.client.keys import function_name
-from treadle.serialize.spec import dumps_function, loads_function
+from treadle.serialize.spec import dumps_function
 
 #: Functions known at a time; the one used longest ago is forgotten.
 MOST_FUNCTIONS: Final = 10_000
@@ -22,7 +22,7 @@ MOST_FUNCTIONS: Final = 10_000
 class KnownFunction:
     """A function as this client sends it. ``id`` is 0 until it is defined, and after it was forgotten."""
 
-    __slots__ = ("__weakref__", "body", "id", "name", "token")
+    __slots__ = ("__weakref__", "body", "id", "is_subgraph", "name", "token")
 
     def __init__(self, name: str, token: str, body: bytes) -> None:
         self.name = name
@@ -30,13 +30,8 @@ class KnownFunction:
         self.token = token
         self.body = body
         self.id = 0
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return loads_function(self.body)(*args, **kwargs)
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[bytes]]:
-        # In a graph node it stands for the function, and is the function where the node is unpickled.
-        return loads_function, (self.body,)
+        #: It stands for fused tasks (``treadle.serialize.nodes.Subgraph``).
+        self.is_subgraph = False
 
 
 class _Remembered:
@@ -57,6 +52,8 @@ class Functions:
     def __init__(self) -> None:
         self._by_identity: dict[int, _Remembered] = {}
         self._by_content: OrderedDict[bytes, KnownFunction] = OrderedDict()
+        #: Those of graphs that are being sent, and of nothing else.
+        self._own: dict[KnownFunction, None] = {}
 
     def find(self, function: Callable[..., Any]) -> KnownFunction:
         """What is known of the function. Raises TypeError with its name when it cannot be pickled."""
@@ -87,8 +84,24 @@ class Functions:
             self._by_content[content] = known
         return known
 
+    def make_own(self, function: Callable[..., Any]) -> KnownFunction:
+        """A function that only one graph needs, until ``forget_own``. Raises TypeError with its name when it cannot be pickled."""
+        known = KnownFunction(function_name(function), "", dumps_function(function))
+        self._own[known] = None
+        return known
+
+    def forget_own(self, made: Iterable[KnownFunction]) -> list[int]:
+        """The graph was sent. Returns the ids that nobody needs any more."""
+        forgotten = []
+        for known in made:
+            if self._own.pop(known, 0) is None and known.id:
+                forgotten.append(known.id)
+        return forgotten
+
     def used(self, known: KnownFunction) -> list[int]:
         """It was given an id, or used again. Returns the ids of those that are forgotten for it."""
+        if known in self._own:
+            return []
         content = blake2b(known.body, digest_size=16).digest()
         self._by_content[content] = known
         self._by_content.move_to_end(content)
@@ -102,11 +115,11 @@ class Functions:
 
     def defined(self) -> list[KnownFunction]:
         """Those that the scheduler was told of, and was not told to forget."""
-        return [known for known in self._by_content.values() if known.id]
+        return [known for known in [*self._by_content.values(), *self._own] if known.id]
 
     def rebase(self, shift: int) -> None:
         """All ids were provisional: raise them."""
-        for known in self._by_content.values():
+        for known in [*self._by_content.values(), *self._own]:
             if known.id:
                 known.id += shift
 

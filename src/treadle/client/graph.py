@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from graphlib import CycleError
 from typing import Any
 
 from dask._expr import Expr
@@ -10,11 +11,11 @@ from dask._task_spec import GraphNode, convert_legacy_graph
 from dask.base import get_annotations
 from dask.core import flatten
 from dask.highlevelgraph import HighLevelGraph
-from dask.order import order
 from dask.typing import no_default
 
 from treadle.client.futures import Future
 from treadle.client.keys import check_key
+from treadle.client.order import order
 from treadle.utils.keys import Key
 
 
@@ -72,7 +73,7 @@ def build_table(dsk: Any, keys: Sequence[Key], known: Callable[[Key], bool], fut
             futures[value.key] = value
     nodes = convert_legacy_graph(raw)
     needed, external = _cull(nodes, keys, known, futures)
-    ordered = _ordered(needed)
+    ordered = _ordered(needed, keys)
     return Table(ordered, _annotations_by_key(by_name, ordered), external)
 
 
@@ -116,35 +117,22 @@ def _find_future(key: Key, node: Any, futures: dict[Key, Future]) -> bool:
     return False
 
 
-def _ordered(nodes: dict[Key, Any]) -> dict[Key, Any]:
+def _ordered(nodes: dict[Key, Any], wanted: Sequence[Key]) -> dict[Key, Any]:
     """Dependencies before dependents, what belongs together close together. Raises ValueError that names a cycle."""
-    if not any([dependency in nodes for node in nodes.values() for dependency in node.dependencies]):
+    keys = list(nodes)
+    number = {key: position for position, key in enumerate(keys)}
+    dependencies = [[number[needed] for needed in node.dependencies if needed in number] for node in nodes.values()]
+    if not any(dependencies):
         return nodes
-    dependencies = {key: {dependency for dependency in node.dependencies if dependency in nodes} for key, node in nodes.items()}
-    _check_cycles(dependencies)
-    ranks = order(nodes, dependencies=dependencies)
-    return {key: nodes[key] for key in sorted(nodes, key=ranks.__getitem__)}
-
-
-def _check_cycles(dependencies: Mapping[Key, set[Key]]) -> None:
-    done: set[Key] = set()
-    for start in dependencies:
-        if start in done:
-            continue
-        path: dict[Key, Any] = {start: iter(dependencies[start])}
-        while path:
-            key = next(reversed(path))
-            for dependency in path[key]:
-                if dependency in path:
-                    names = list(path)
-                    cycle = [*names[names.index(dependency) :], dependency]
-                    raise ValueError("Cycle detected in the graph: " + " -> ".join([repr(name) for name in cycle]))
-                if dependency not in done:
-                    path[dependency] = iter(dependencies[dependency])
-                    break
-            else:
-                done.add(key)
-                del path[key]
+    try:
+        ranks = order(dependencies, [number[key] for key in wanted if key in number])
+    except CycleError as error:
+        names = " -> ".join([repr(keys[position]) for position in error.args[1]])
+        raise ValueError(f"Cycle detected in the graph: {names}") from None
+    ordered = [0] * len(keys)
+    for position, rank in enumerate(ranks):
+        ordered[rank] = position
+    return {keys[position]: nodes[keys[position]] for position in ordered}
 
 
 def _annotations_by_key(by_name: Mapping[str, Mapping[Key, Any]], nodes: Mapping[Key, Any]) -> dict[Key, dict[str, Any]]:

@@ -123,7 +123,7 @@ class SubmitMethods(ClientBase):
         if future is not None:
             return future
         constants = Constants()
-        call = prepare(key, known, args, kwargs, constants)
+        call = prepare(key, args, kwargs, constants)
         warn_if_large(len(call.payload), "task")
         future = self._send_call(key, known, call, terms, constants)
         session.wake_up()
@@ -176,20 +176,19 @@ class SubmitMethods(ClientBase):
     def _send_call(self, key: Key, known: KnownFunction, call: Call, terms: Terms, constants: Constants) -> Future:
         """Append one row to what is to be sent."""
         # Held until the row that needs them is on its way.
-        held = [self._own_future(future) for future in call.futures]
-        dependencies = [future.state for future in held]
+        needs = [self._own_future(need) if isinstance(need, Future) else need for need in call.needs]
         session = self.session
-        if not all([state.id for state in dependencies]):
+        if not all([need.state.id for need in needs if isinstance(need, Future)]):
             return Future(key, self, dead_state(key, "lost dependencies"))
         if call.buffers or call.constants:
             columns = Columns()
-            state = self._add_row(columns, key, known, call, dependencies, constants)
+            state = self._add_row(columns, key, known, call, needs, constants)
             self._send_columns(columns, terms)
             return Future(key, self, state)
         with session.lock:
             state, id = session.ledger.claim_one(key)
             if id:
-                function = 0 if call.node else self._define(known)
+                function = self._define(known)
                 message = session.outgoing.joinable(terms.agreed)
                 if message is None:
                     message = terms.apply(SubmitTasks(self._next_submission(), [], [], [], []))
@@ -198,10 +197,10 @@ class SubmitMethods(ClientBase):
                 message.keys.append(key)
                 message.functions.append(function)
                 message.payloads.append(call.payload)
-                if dependencies or message.dependencies is not None:
+                if needs or message.dependencies is not None:
                     if message.dependencies is None:
                         message.dependencies = [[] for _ in range(len(message.ids) - 1)]
-                    message.dependencies.append(list(dict.fromkeys([dependency.id for dependency in dependencies])))
+                    message.dependencies.append([need.state.id for need in needs])
                 session.outgoing.grow(len(call.payload))
         return Future(key, self, state)
 
@@ -211,16 +210,18 @@ class SubmitMethods(ClientBase):
         key: Key,
         known: KnownFunction,
         call: Call,
-        dependencies: Sequence[KeyState],
+        needs: Sequence[Any],
         constants: Constants,
     ) -> KeyState:
-        """A call and its large arguments. A key that is known already gets another reference and no row."""
+        """A call and its large arguments. A key that is known already gets another reference and no row.
+
+        ``needs``: own futures of what it depends on, and keys of its large arguments.
+        """
         session = self.session
         with session.lock:
             (state,), new, ids = session.ledger.claim([key])
             if not new:
                 return state
-            needed = [dependency.id for dependency in dependencies]
             for constant in call.constants:
                 held = constants.held.get(constant.key)
                 if held is None:
@@ -228,9 +229,8 @@ class SubmitMethods(ClientBase):
                     held = constants.held[constant.key] = Future(constant.key, self, present)
                     if missing:
                         columns.add(constant_ids.start, constant.key, 0, constant.payload, constant.buffers, wanted=True)
-                needed.append(held.state.id)
-            function = 0 if call.node else self._define(known)
-            columns.add(ids.start, key, function, call.payload, call.buffers, list(dict.fromkeys(needed)), wanted=True)
+            dependencies = [(need if isinstance(need, Future) else constants.held[need]).state.id for need in needs]
+            columns.add(ids.start, key, self._define(known), call.payload, call.buffers, dependencies, wanted=True)
         return state
 
     def _send_columns(self, columns: Columns, terms: Terms, group: str | None = None, submission: int = 0, first_rank: int = 0) -> None:
@@ -362,7 +362,7 @@ class _Mapping:
         client = self.client
         futures: list[Future] = []
         #: What the rows depend on, until they are on their way.
-        held: list[Future] = []
+        held: list[Any] = []
         columns = Columns()
         try:
             for args, key in zip(chunk, keys, strict=True):
@@ -370,15 +370,14 @@ class _Mapping:
                 if present is not None:
                     futures.append(present)
                     continue
-                call = prepare(key, self.known, args, self.kwargs, self.constants)
-                needed = [client._own_future(future) for future in call.futures]
-                held += needed
-                dependencies = [future.state for future in needed]
-                if not all([state.id for state in dependencies]):
+                call = prepare(key, args, self.kwargs, self.constants)
+                needs = [client._own_future(need) if isinstance(need, Future) else need for need in call.needs]
+                held += needs
+                if not all([need.state.id for need in needs if isinstance(need, Future)]):
                     futures.append(Future(key, client, dead_state(key, "lost dependencies")))
                     continue
                 self.payload_bytes += len(call.payload)
-                state = client._add_row(columns, key, self.known, call, dependencies, self.constants)
+                state = client._add_row(columns, key, self.known, call, needs, self.constants)
                 futures.append(Future(key, client, state))
                 if columns.nbytes > _CHUNK_BYTES:
                     full, columns = columns, Columns()

@@ -1,6 +1,13 @@
 """Functions and the payloads of tasks <-> bytes.
 
-The payload of a call is a pickle of the tuple ``args`` when there are no keyword arguments, else of the list ``[args, kwargs]``.
+The payload of a call is one of
+
+- nothing at all: the arguments are the values of the task's dependencies, in order;
+- a pickle of the tuple ``args``: there are no keyword arguments and no dependencies;
+- a pickle of the list ``[args, kwargs]``: there are no dependencies;
+- a pickle of the list ``[parts, parts by name or None, 0]``, see ``treadle.serialize.nodes``.
+
+A task whose function is number 0 is a pickled graph node instead.
 """
 
 from __future__ import annotations
@@ -11,6 +18,7 @@ from typing import Any, Final
 
 import cloudpickle
 
+from treadle.serialize.nodes import evaluate, evaluate_named, is_direct
 from treadle.serialize.values import PROTOCOL, Buffer, dumps, loads, travels_by_value
 
 _PLAIN: Final = frozenset([int, float, str, bytes, bool, type(None)])
@@ -68,15 +76,45 @@ def _dump_call(payload: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> t
     raise failure
 
 
-def load_call(
-    payload: Buffer, buffers: Sequence[Buffer], function: Callable[..., Any]
-) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
-    """The function, its arguments and its keyword arguments. Raises what unpickling raises."""
-    value = pickle.loads(payload, buffers=buffers) if buffers else pickle.loads(payload)
-    if type(value) is tuple:
-        return function, value, {}
-    args, kwargs = value
-    return function, args, kwargs
+def dumps_parts(parts: list[Any], named: dict[str, Any] | None, count: int) -> tuple[bytes, list[Buffer]]:
+    """The payload of a call that needs the values of ``count`` dependencies. Raises TypeError that says what cannot be pickled."""
+    if not count:
+        return (
+            dumps_call(tuple(evaluate(parts, ())), evaluate_named(named, ()) if named else {})
+            if _flat(parts, named)
+            else dumps([parts, named, 0])
+        )
+    if not named:
+        if is_direct(parts, count):
+            return b"", []
+        for part in parts:
+            if type(part) is list or (type(part) is tuple and type(part[0]) not in _PLAIN):
+                return dumps([parts, None, 0])
+        return _pickle([parts, None, 0], 5), []
+    return dumps([parts, named, 0])
+
+
+def _flat(parts: list[Any], named: dict[str, Any] | None) -> bool:
+    """Whether all of them are constants."""
+    return all([type(part) is tuple for part in parts]) and (not named or all([type(part) is tuple for part in named.values()]))
+
+
+def call_with(function: Callable[..., Any], payload: Buffer, buffers: Sequence[Buffer], values: Sequence[Any]) -> Any:
+    """Call it as the payload says; ``values`` are those of the task's dependencies, in order.
+
+    Raises what unpickling and the function raise.
+    """
+    if not payload:
+        return function(*values)
+    loaded = pickle.loads(payload, buffers=buffers) if buffers else pickle.loads(payload)
+    if type(loaded) is tuple:
+        return function(*loaded)
+    if len(loaded) == 2:
+        return function(*loaded[0], **loaded[1])
+    parts, named, _ = loaded
+    if named:
+        return function(*evaluate(parts, values), **evaluate_named(named, values))
+    return function(*evaluate(parts, values))
 
 
 def dumps_node(node: Any) -> tuple[bytes, list[Buffer]]:

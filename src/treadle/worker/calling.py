@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from treadle.messages.local import Execute
-from treadle.serialize.spec import load_call, load_node, loads_function
+from treadle.serialize.spec import call_with, load_node, loads_function
 from treadle.worker.data.store import Store
 
 _loads = pickle.loads
@@ -62,13 +62,13 @@ def call(spec: Execute, functions: FunctionTable, store: Store) -> Any:
     """The value of the task; of a coroutine function the coroutine. Raises what the task raises, or DependencyGone."""
     if spec.function:
         function = functions.get(spec.function)
-        if spec.buffers is None:
-            payload = _loads(spec.payload)
-            if type(payload) is tuple:
-                return function(*payload)
-            return function(*payload[0], **payload[1])
-        function, args, kwargs = load_call(spec.payload, spec.buffers, function)
-        return function(*args, **kwargs)
+        if spec.dependencies is None:
+            if spec.buffers is None and spec.payload:
+                loaded = _loads(spec.payload)
+                if type(loaded) is tuple:  # the hot path of ``map``
+                    return function(*loaded)
+            return call_with(function, spec.payload, spec.buffers or (), ())
+        return call_with(function, spec.payload, spec.buffers or (), list(collect(spec.dependencies, store).values()))
     node = load_node(spec.payload, spec.buffers or ())
     if spec.dependencies is None:
         return node({})
@@ -76,7 +76,7 @@ def call(spec: Execute, functions: FunctionTable, store: Store) -> Any:
 
 
 def collect(keys: list[Any], store: Store) -> dict[Any, Any]:
-    """The values that a task needs. Raises DependencyGone, or what the user's mapping raises."""
+    """The values that a task needs, in the order of its dependencies. Raises DependencyGone, or what the user's mapping raises."""
     try:
         return store.collect(keys)
     except KeyError as error:
@@ -87,5 +87,4 @@ def call_elsewhere(body: bytes | None, payload: bytes, buffers: Sequence[Any], v
     """As ``call``, in another process, which has neither functions nor values."""
     if body is None:
         return load_node(payload, buffers)(values)
-    function, args, kwargs = load_call(payload, buffers, loads_function(body))
-    return function(*args, **kwargs)
+    return call_with(loads_function(body), payload, buffers, list(values.values()))

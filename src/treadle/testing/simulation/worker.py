@@ -29,7 +29,7 @@ from treadle.messages.local import (
 )
 from treadle.messages.worker_scheduler import CloseWorker, LearnFunctions, RegisterWorker, UnlearnFunctions, WorkerRefused
 from treadle.serialize.errors import dump_error
-from treadle.serialize.spec import load_call, load_node, loads_function
+from treadle.serialize.spec import call_with, load_node, loads_function
 from treadle.testing.simulation.network import Mailbox, World
 from treadle.worker.data.store import Store
 from treadle.worker.transitions.machine import WorkerTransitions
@@ -204,8 +204,7 @@ class SimulatedWorker:
         try:
             self._fate(spec.key)
             if spec.function:
-                function, args, kwargs = load_call(spec.payload, (), self.functions[spec.function])
-                value = function(*args, **kwargs)
+                value = call_with(self.functions[spec.function], spec.payload, (), list(values.values()))
             else:
                 value = load_node(spec.payload, ())(values)
         except Reschedule:

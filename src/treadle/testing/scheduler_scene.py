@@ -40,7 +40,7 @@ from treadle.messages.codec import (
     decode_worker_to_scheduler,
     encode,
 )
-from treadle.messages.scheduler_local import ConnectionLost, Forget, Tick
+from treadle.messages.scheduler_local import ConnectionLost, Forget, Tick, WorkerDeath
 from treadle.messages.worker_scheduler import (
     ComputeTasks,
     LeaveWorker,
@@ -203,6 +203,11 @@ class SchedulerScene:
         """The party's stream breaks."""
         self.event(name, ConnectionLost(blame))
 
+    def die(self, name: str, *executing: Any, **report: Any) -> None:
+        """The worker's nanny says that its process has died, and that it was executing these just then. See ``WorkerDeath``."""
+        attempts = [self.parties[name].attempts[key] for key in executing]
+        self.event(name, WorkerDeath(-9, True, [self.task_id(key) for key in executing], attempts, **report))
+
     def leave(self, name: str) -> None:
         """The party says goodbye."""
         is_worker = self.parties[name].number in self.names.workers
@@ -359,6 +364,8 @@ class SchedulerScene:
             "aliases": [client.id for client in state.clients.values() if client.alias_ids],
             "fire and forget": list(state.fire_and_forget.wants_what),
             "queue": [task.key for task in state.queue.tasks()],
+            "suspects": [task.key for task in [*state.suspects, *state.aside, *state.deaths]],
+            "reserved": [worker.name for worker in state.reserved],
         }
         assert not any(left.values()), {what: some for what, some in left.items() if some}
 
@@ -391,7 +398,7 @@ def _known(key: Any) -> Any:
     return tuple(_known(part) for part in key) if isinstance(key, list) else key
 
 
-_LOCAL = (ConnectionLost, Forget, Tick)
+_LOCAL = (ConnectionLost, Forget, Tick, WorkerDeath)
 _DECODERS: tuple[Decoder[Any], ...] = (decode_worker_to_scheduler, decode_client_to_scheduler)
 
 

@@ -6,6 +6,7 @@ from math import ceil, inf, isinf
 from typing import Final
 
 from treadle.scheduler.transitions.records import RUNNING, TaskPrefix, TaskState, WorkerState
+from treadle.scheduler.transitions.reservations import release
 from treadle.scheduler.transitions.state import ClusterState
 
 #: No task counts for less: what it costs a worker to run anything at all.
@@ -71,6 +72,8 @@ def unplace(state: ClusterState, task: TaskState) -> None:
         if options.actor:
             worker.actors.pop(task, None)
     state.touch(worker)
+    if state.reserved and state.reserved.get(worker) is task:
+        release(state, worker)
 
 
 def set_long_running(state: ClusterState, task: TaskState, worker: WorkerState) -> None:
@@ -81,6 +84,9 @@ def set_long_running(state: ClusterState, task: TaskState, worker: WorkerState) 
         if len(worker.processing) == len(worker.long_running):
             worker.occupancy = 0.0
         state.touch(worker)
+        if state.reserved and state.reserved.get(worker) is task:
+            # It may wait for others now, also for such as only this worker can run.
+            release(state, worker)
 
 
 def raise_estimate(state: ClusterState, task: TaskState, worker: WorkerState) -> None:

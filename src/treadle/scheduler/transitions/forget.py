@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from treadle.scheduler.transitions import reservations
+from treadle.scheduler.transitions.orphans import expire_orphans
 from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.queue import TaskQueue
 from treadle.scheduler.transitions.records import FORGOTTEN, NO_CLIENTS, NO_TASKS, NO_WORKERS, ClientState, WorkerState
@@ -11,6 +13,7 @@ from treadle.scheduler.transitions.state import ClusterState
 
 def forget_everything(state: ClusterState, out: Outbox) -> None:
     """All tasks are gone: workers are told to drop them, nobody wants any. Says nothing to clients."""
+    reservations.forget_all(state)
     for worker in state.workers.values():
         for task in worker.has_what:
             out.drop(task, worker)
@@ -45,6 +48,8 @@ def forget_everything(state: ClusterState, out: Outbox) -> None:
     state.by_id.clear()
     state.groups.clear()
     state.unrunnable.clear()
+    state.awaited.clear()
+    expire_orphans(state, out)
     state.queue = TaskQueue()
     state.total_nbytes = 0
     state.todo_tasks.clear()

@@ -41,8 +41,9 @@ def validate(state: ClusterState) -> None:
         raise InvariantError(f"counted {counts}, booked {state.counts}")
     if len(state.by_id) != len(state.tasks):
         raise InvariantError("more ids than tasks")
-    if state.queue.live != counts[QUEUED]:
+    if state.queue.live + len(state.suspects) + len(state.aside) != counts[QUEUED]:
         raise InvariantError(f"{counts[QUEUED]} tasks are queued, the queue has {state.queue.live}")
+    _validate_reservations(state)
     _validate_workers(state)
     _validate_clients(state)
 
@@ -72,7 +73,7 @@ def _validate_task(state: ClusterState, task: TaskState) -> None:
     if now in (NO_WORKER, QUEUED, PROCESSING):
         _check(state, all(dependency.state == MEMORY for dependency in task.dependencies), task, "ready means that all is in memory")
     if now == QUEUED:
-        _check(state, bool(state.running), task, "queued only while there are workers")
+        _check(state, bool(state.running or state.reserved), task, "queued only while there are workers")
     for worker in task.who_has:
         _check(state, state.by_number.get(worker.number) is worker and task in worker.has_what, task, "holders hold")
     if task.processing_on is not None:
@@ -80,6 +81,21 @@ def _validate_task(state: ClusterState, task: TaskState) -> None:
         _check(state, state.by_number.get(task.processing_on.number) is task.processing_on, task, "its worker is there")
     for client in task.who_wants:
         _check(state, task in client.wants_what, task, "who wants it wants it")
+
+
+def _validate_reservations(state: ClusterState) -> None:
+    for worker, task in state.reserved.items():
+        coming = task.state == QUEUED and state.suspects.get(task) is worker
+        _check(state, coming or task.processing_on is worker, task, f"{worker!r} is reserved for what comes, or is there")
+        if worker in state.running:
+            raise InvariantError(f"{worker!r} is reserved for {task!r} and takes other tasks")
+    for task, wanted in state.suspects.items():
+        _check(state, task.state == QUEUED and task.suspicious > 0, task, "suspects wait in the state queued")
+        _check(state, wanted is None or state.reserved.get(wanted) is task, task, "what has a worker for itself has it reserved")
+    for task in state.aside:
+        _check(state, task.state == QUEUED and bool(state.reserved), task, "aside only while some worker is reserved")
+    for task in state.deaths:
+        _check(state, task.suspicious > 0 and state.by_id.get(task.id) is task, task, "deaths are kept of suspicious tasks")
 
 
 def _validate_workers(state: ClusterState) -> None:

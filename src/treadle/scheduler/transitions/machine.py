@@ -12,17 +12,30 @@ from treadle.messages.client_scheduler import (
     AttachKeys,
     CancelKeys,
     ClientHeartbeat,
+    ConfirmKeys,
     DefineFunctions,
     FireAndForget,
     ForgetFunctions,
     KeysScattered,
     LeaveClient,
+    ReattachKeys,
     RegisterClient,
     ReleaseKeys,
     RetryKeys,
+    Sent,
     SubmitTasks,
 )
-from treadle.messages.scheduler_local import ConnectionLost, Forget, Tick
+from treadle.messages.scheduler_local import (
+    ConnectionLost,
+    CopyKeys,
+    DropCopies,
+    Forget,
+    FramesDurable,
+    JournalRead,
+    Retire,
+    Tick,
+    WorkerDeath,
+)
 from treadle.messages.worker_scheduler import (
     LeaveWorker,
     RegisterWorker,
@@ -38,7 +51,8 @@ from treadle.messages.worker_scheduler import (
     WorkerHeartbeat,
     WorkerStatus,
 )
-from treadle.scheduler.transitions import desires, graph, membership, reports
+from treadle.scheduler.transitions import absence, copies, desires, graph, inventory, membership, reports, restore
+from treadle.scheduler.transitions.facts import Facts
 from treadle.scheduler.transitions.invariants import validate
 from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.placement import fill, is_restricted
@@ -58,6 +72,7 @@ from treadle.scheduler.transitions.rules.erred import own_error, to_erred
 from treadle.scheduler.transitions.rules.forgotten import to_forgotten
 from treadle.scheduler.transitions.rules.processing import to_processing
 from treadle.scheduler.transitions.rules.released import to_released
+from treadle.scheduler.transitions.rules.suspects import place_suspects
 from treadle.scheduler.transitions.rules.waiting import to_waiting
 from treadle.scheduler.transitions.state import ClusterState, Limits
 from treadle.utils.keys import group_of, key_from_wire
@@ -66,11 +81,13 @@ from treadle.utils.keys import group_of, key_from_wire
 class Event:
     """One thing that happened: a message of the party with that session number, or a local event (number 0 where nobody is meant)."""
 
-    def __init__(self, session: int, message: Any, frames: list[Any] | None = None) -> None:
+    def __init__(self, session: int, message: Any, frames: list[Any] | None = None, record: Any = None) -> None:
         self.session: int = session
         self.message: Any = message
         #: Buffers that came beside the message.
         self.frames: list[Any] = [] if frames is None else frames
+        #: What the journal is to keep of it; goes among the facts where its turn comes.
+        self.record: Any = record
 
 
 class Turned:
@@ -81,6 +98,8 @@ class Turned:
         self.sends: list[tuple[int, list[Any], list[Any]]] = []
         #: (session number, why): parties that broke the protocol, or were refused, or said goodbye.
         self.closes: list[tuple[int, str]] = []
+        #: What must outlive the scheduler, in order: messages of ``messages.journal``, and records of events. Empty without a journal.
+        self.facts: list[Any] = []
 
 
 class Transitions:
@@ -89,6 +108,14 @@ class Transitions:
     def __init__(self, limits: Limits, scheduler_id: str) -> None:
         self.state: ClusterState = ClusterState(limits)
         self.scheduler_id: str = scheduler_id
+
+    def begin_restoring(self) -> None:
+        """Facts of another scheduler follow, until ``JournalRead``."""
+        self.state.restoring = True
+
+    def keep_facts(self) -> None:
+        """From here on there is a journal: each turn tells what it is to hold."""
+        self.state.facts = Facts()
 
     # --------------------------------------------------------------------------------- what it knows, readable
 
@@ -162,22 +189,33 @@ class Transitions:
         state = self.state
         if now > state.now:
             state.now = now
+        if state.started_at < 0:
+            state.started_at = now
         out = Outbox()
         turned = Turned()
         for event in events:
             state.cause = type(event.message).__name__
+            if event.record is not None and state.facts is not None:
+                state.facts.add(event.record)
             try:
                 self._take(event, out, turned)
             except PeerProtocolError as error:
                 turned.closes.append((event.session, str(error)))
                 self._lose(event.session, True, out)
             self._settle_recommendations(out)
+        if state.holding and restore.is_hold_over(state):
+            restore.end_hold(state)
+            self._settle_recommendations(out)
+        if state.suspects:
+            place_suspects(state, out)
         fill(state, out)
         self._settle_recommendations(out)
         if state.limits.work_stealing:
             balance(state, out)
-        if state.limits.validate:
+        if state.limits.validate and not state.restoring:
             validate(state)
+        if state.facts is not None:
+            turned.facts = state.facts.take()
         turned.sends = out.flush()
         return turned
 
@@ -253,14 +291,18 @@ class Transitions:
         elif kind is ReplicasMissing:
             reports.replicas_missing(state, worker, message, out)
         elif kind is ReplicasDropped:
-            reports.replicas_dropped(state, worker, message.ids)
+            reports.replicas_dropped(state, worker, message.ids, out)
         elif kind is WorkerStatus:
             membership.set_worker_status(state, worker, message.status)
         elif kind is LeaveWorker:
             membership.remove_worker(state, worker, False, out)
             turned.closes.append((worker.number, message.reason))
+        elif kind is WorkerDeath:
+            membership.remove_worker(state, worker, not message.planned, out, message)
         elif kind is ConnectionLost:
-            membership.remove_worker(state, worker, message.blame, out)
+            absence.lose_worker(state, worker, message.blame, out)
+        elif kind is RegisterWorker:
+            absence.come_back(state, worker, message, self.scheduler_id, out)
         else:
             raise PeerProtocolError(f"a registered worker does not send {kind.__name__}")
 
@@ -269,6 +311,10 @@ class Transitions:
         kind = type(message)
         if kind is SubmitTasks:
             graph.submit_tasks(state, client, message, event.frames, out)
+        elif kind is Sent:
+            absence.frame_came(client, message.sequence, message.urgent, out)
+            if state.facts is None:
+                client.durable = message.sequence
         elif kind is ReleaseKeys:
             desires.release_keys(state, client, message.ids)
         elif kind is DefineFunctions:
@@ -287,10 +333,17 @@ class Transitions:
             desires.fire_and_forget(state, client, message.ids, out)
         elif kind is ClientHeartbeat:
             pass
-        elif kind is LeaveClient or kind is ConnectionLost:
+        elif kind is ConnectionLost:
+            absence.lose_client(state, client, message.blame, out)
+        elif kind is RegisterClient:
+            absence.return_client(state, client, message, self.scheduler_id, out)
+        elif kind is ConfirmKeys:
+            absence.confirm_keys(state, client, message.ids, out)
+        elif kind is ReattachKeys:
+            inventory.reattach_keys(state, client, message, out)
+        elif kind is LeaveClient:
             membership.remove_client(state, client, out)
-            if kind is LeaveClient:
-                turned.closes.append((client.number, "the client left"))
+            turned.closes.append((client.number, "the client left"))
         else:
             raise PeerProtocolError(f"a registered client does not send {kind.__name__}")
 
@@ -298,15 +351,27 @@ class Transitions:
         state, message = self.state, event.message
         kind = type(message)
         if kind is RegisterWorker:
-            if membership.add_worker(state, event.session, message, self.scheduler_id, out) is None:
+            if not absence.arrive(state, event.session, message, self.scheduler_id, out):
                 turned.closes.append((event.session, "refused"))
         elif kind is RegisterClient:
             membership.add_client(state, event.session, message, self.scheduler_id, out)
         elif kind is Tick:
+            absence.look_at_clock(state, out)
+            if state.scarce and len(state.running) > 1:
+                copies.keep_more(state, out)
             self._tick()
         elif kind is Forget:
             membership.clear(state, message.reason, out)
-        elif kind is ConnectionLost:
+        elif kind is CopyKeys or kind is DropCopies or kind is Retire:
+            self._move_data(message, out)
+        elif kind is FramesDurable:
+            absence.frames_durable(state, message.clients, message.sequences, self.scheduler_id, out)
+        elif kind is JournalRead:
+            restore.end_of_restoring(state, message.first_attempt)
+        elif state.restoring and restore.restore(state, message, event.frames, out):
+            pass
+        elif kind is ConnectionLost or kind is Sent:
+            # A client's farewell is behind it in the same frame.
             pass
         else:
             raise PeerProtocolError(f"{kind.__name__} came from a party that has not registered, or has left")
@@ -332,6 +397,31 @@ class Transitions:
                 graph.add_task(state, task)
             tasks.append(task)
         desires.scatter_keys(state, client, message, tasks, out)
+        for task in tasks:
+            if not task.has_recipe:
+                copies.keep_enough(state, task, out)
+
+    def _move_data(self, message: Any, out: Outbox) -> None:
+        """Orders of the shell: workers and tasks that are gone meanwhile are left out."""
+        state = self.state
+        if type(message) is Retire:
+            for number in message.numbers:
+                worker = state.by_number.get(number)
+                if worker is not None and message.retiring:
+                    membership.retire(state, worker, out)
+                elif worker is not None:
+                    membership.stay(state, worker)
+            return
+        tasks: list[TaskState] = []
+        for id in message.ids:
+            task = state.by_id.get(id)
+            if task is not None:
+                tasks.append(task)
+        worker = state.by_number.get(message.recipient if type(message) is CopyKeys else message.holder)
+        if worker is not None and type(message) is CopyKeys:
+            copies.order_copies(state, worker, tasks, out)
+        elif worker is not None:
+            copies.drop_copies_at(state, worker, tasks, out)
 
     def _tick(self) -> None:
         """Time has passed: tasks that waited too long for a worker fail."""
@@ -344,6 +434,8 @@ class Transitions:
             waited = state.now - since
             if waited < limit:
                 break
+            if task in state.awaited:
+                continue
             if is_restricted(task) and state.running:
                 options = task.options
                 assert options is not None

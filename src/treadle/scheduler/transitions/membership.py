@@ -4,30 +4,38 @@ from __future__ import annotations
 
 from typing import Any
 
-from treadle.exceptions import KilledWorker, PeerProtocolError
+from treadle.exceptions import PeerProtocolError
 from treadle.messages.client_scheduler import ClientWelcome
+from treadle.messages.journal import ClientGone, ForgottenFact, WorkerGone
 from treadle.messages.worker_scheduler import WorkerRefused, WorkerWelcome
+from treadle.scheduler.transitions.copies import forget_recipient, lost_copy
+from treadle.scheduler.transitions.deaths import blame_suspects
 from treadle.scheduler.transitions.forget import forget_everything
 from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.placement import is_restricted
 from treadle.scheduler.transitions.records import (
-    ERRED,
     PAUSED,
     RELEASED,
+    RETIRING,
     RUNNING,
     WAITING,
     ClientState,
     TaskState,
     WorkerState,
 )
+from treadle.scheduler.transitions.reservations import give_up
 from treadle.scheduler.transitions.rules.common import remove_copy
-from treadle.scheduler.transitions.rules.erred import own_error
 from treadle.scheduler.transitions.rules.forgotten import drop_function
+from treadle.scheduler.transitions.rules.suspects import take_back_all
 from treadle.scheduler.transitions.state import ClusterState
 
 
 def add_worker(state: ClusterState, number: int, message: Any, scheduler_id: str, out: Outbox) -> WorkerState | None:
-    """A worker registers; None when it is refused, and told why."""
+    """A worker registers, and does not run yet; None when it is refused, and told why."""
+    for other in (state.by_name.get(message.name), state.workers.get(message.address)):
+        if other is not None and not other.connected and other.number in state.by_number:
+            # Its successor is here: it will not come back.
+            remove_worker(state, other, True, out)
     refusal = _refusal(state, message)
     worker = WorkerState(
         number,
@@ -46,17 +54,24 @@ def add_worker(state: ClusterState, number: int, message: Any, scheduler_id: str
     if refusal:
         out.say(worker, WorkerRefused(0, "ValueError", refusal))
         return None
+    index_worker(state, worker)
+    out.say(worker, WorkerWelcome(number, scheduler_id))
+    if state.facts is not None:
+        state.facts.worker_joined(worker)
+    return worker
+
+
+def index_worker(state: ClusterState, worker: WorkerState) -> None:
+    """It is known from here on."""
     worker.last_seen = state.now
     state.workers[worker.address] = worker
-    state.by_number[number] = worker
+    state.by_number[worker.number] = worker
     state.by_name[worker.name] = worker
+    state.by_worker_id[worker.id] = worker
     state.by_host.setdefault(worker.host, {})[worker] = None
     for name in worker.resources:
         state.by_resource.setdefault(name, {})[worker] = None
     state.total_nthreads += worker.nthreads
-    out.say(worker, WorkerWelcome(number, scheduler_id))
-    _set_running(state, worker)
-    return worker
 
 
 def _refusal(state: ClusterState, message: Any) -> str:
@@ -68,13 +83,20 @@ def _refusal(state: ClusterState, message: Any) -> str:
     other = state.workers.get(message.address)
     if other is not None:
         return f"the address {message.address} is in use by the worker {other.name!r}"
+    if message.id in state.by_worker_id:
+        return f"a worker with the id {message.id!r} is here already"
     return ""
 
 
-def _set_running(state: ClusterState, worker: WorkerState) -> None:
+def set_running(state: ClusterState, worker: WorkerState) -> None:
     """It takes tasks from here on; those that had no worker are looked at again."""
+    if worker in state.reserved:
+        # Its suspect is here still.
+        return
     state.running[worker] = None
     state.touch(worker)
+    if state.holding:
+        return
     for task in list(state.unrunnable):
         if not is_restricted(task) or _may_run(task, worker):
             state.recommend(task, WAITING)
@@ -94,31 +116,53 @@ def _may_run(task: TaskState, worker: WorkerState) -> bool:
 def set_worker_status(state: ClusterState, worker: WorkerState, status: str) -> None:
     if status not in (RUNNING, PAUSED):
         raise PeerProtocolError(f"a worker cannot be {status!r}")
-    if status == worker.status:
+    if status == worker.status or worker.status == RETIRING:
         return
     worker.status = status
     if status == RUNNING:
-        _set_running(state, worker)
+        set_running(state, worker)
     else:
-        _stop_running(state, worker)
+        stop_running(state, worker)
 
 
-def _stop_running(state: ClusterState, worker: WorkerState) -> None:
+def retire(state: ClusterState, worker: WorkerState, out: Outbox) -> None:
+    """It gets nothing new, and gives back what it has not begun."""
+    if worker.status == RETIRING:
+        return
+    worker.status = RETIRING
+    stop_running(state, worker)
+    take_back_all(worker, out)
+
+
+def stay(state: ClusterState, worker: WorkerState) -> None:
+    """It does not retire after all."""
+    if worker.status == RETIRING:
+        worker.status = RUNNING
+        if worker.connected:
+            set_running(state, worker)
+
+
+def stop_running(state: ClusterState, worker: WorkerState) -> None:
+    give_up(state, worker)
     state.running.pop(worker, None)
     state.idle.pop(worker, None)
     state.saturated.pop(worker, None)
     state.roomy.pop(worker, None)
-    if not state.running:
+    if not state.running and not state.reserved:
         # Nobody is left to whom the queue could go: these tasks have no possible worker now.
         for task in state.queue.tasks():
             state.recommend(task, WAITING)
 
 
-def remove_worker(state: ClusterState, worker: WorkerState, blame: bool, out: Outbox) -> None:
-    """``worker`` is gone. ``blame``: it died, and what it was executing may be the reason."""
+def remove_worker(state: ClusterState, worker: WorkerState, blame: bool, out: Outbox, report: Any = None) -> None:
+    """``worker`` is gone. ``blame``: it died, and what it was executing may be the reason; ``report``: the event that says how."""
+    if state.facts is not None:
+        state.facts.add(WorkerGone(worker.number))
     del state.workers[worker.address]
     del state.by_number[worker.number]
     del state.by_name[worker.name]
+    del state.by_worker_id[worker.id]
+    state.absent_workers.pop(worker, None)
     del state.by_host[worker.host][worker]
     if not state.by_host[worker.host]:
         del state.by_host[worker.host]
@@ -127,39 +171,20 @@ def remove_worker(state: ClusterState, worker: WorkerState, blame: bool, out: Ou
         if not state.by_resource[name]:
             del state.by_resource[name]
     state.total_nthreads -= worker.nthreads
-    _stop_running(state, worker)
+    stop_running(state, worker)
     out.forget_session(worker.number)
-    suspects = _suspects(worker) if blame else []
-    for task in suspects:
-        task.suspicious += 1
-        if task.suspicious > state.limits.allowed_failures:
-            task.error = own_error(KilledWorker(task.key, worker.address, state.limits.allowed_failures))
-            task.blame = task
-            state.recommend(task, ERRED)
+    if blame:
+        blame_suspects(state, worker, report)
+    if state.copying:
+        forget_recipient(state, worker)
     for task in list(worker.processing):
         state.recommend(task, WAITING)
     for task in list(worker.has_what):
         remove_copy(state, task, worker)
-        if not task.who_has:
-            state.recommend(task, RELEASED)
+        lost_copy(state, task, out)
     for function in state.functions.values():
         function.workers.pop(worker.number, None)
     out.worker_gone(worker, list(state.workers.values()), list(state.clients.values()))
-
-
-def _suspects(worker: WorkerState) -> list[TaskState]:
-    """What it was executing when it died: what it said to be executing, and what its other threads had most likely begun."""
-    found = [task for task in worker.executing]
-    free = worker.nthreads - len(found)
-    if free > 0:
-        rest = [task for task in worker.processing if task not in worker.executing and task not in worker.long_running]
-        rest.sort(key=_by_priority)
-        found.extend(rest[:free])
-    return found
-
-
-def _by_priority(task: TaskState) -> tuple[float, float, int]:
-    return task.priority
 
 
 def add_client(state: ClusterState, number: int, message: Any, scheduler_id: str, out: Outbox) -> ClientState:
@@ -167,6 +192,7 @@ def add_client(state: ClusterState, number: int, message: Any, scheduler_id: str
         raise PeerProtocolError(f"a client with the id {message.id!r} is connected already")
     client = ClientState(number, message.id, dict(message.versions))
     client.last_seen = state.now
+    client.stranger = message.number != 0
     state.clients[client.id] = client
     state.clients_by_number[number] = client
     out.to_client(client).add(ClientWelcome(number, scheduler_id))
@@ -175,8 +201,11 @@ def add_client(state: ClusterState, number: int, message: Any, scheduler_id: str
 
 def remove_client(state: ClusterState, client: ClientState, out: Outbox) -> None:
     """The client is gone, and with it all that only it wanted."""
+    if state.facts is not None:
+        state.facts.add(ClientGone(client.number))
     out.forget_session(client.number)
     state.clients.pop(client.id, None)
+    state.absent_clients.pop(client, None)
     del state.clients_by_number[client.number]
     for expected in client.expecting.values():
         expected.task.later_dependents -= expected.count
@@ -209,6 +238,8 @@ def release_function(state: ClusterState, client: ClientState, function: Any, ou
 
 def clear(state: ClusterState, reason: str, out: Outbox) -> None:
     """Everything is cancelled for everybody; workers and clients stay."""
+    if state.facts is not None:
+        state.facts.add(ForgottenFact(reason))
     for client in state.clients.values():
         out.cancelled(client, [task.id for task in client.wants_what], reason, None)
     forget_everything(state, out)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from treadle.exceptions import PeerProtocolError
+from treadle.scheduler.transitions.copies import copy_came, lost_copy
 from treadle.scheduler.transitions.durations import learn_duration, raise_estimate, set_long_running
+from treadle.scheduler.transitions.orphans import orphan_finished
 from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.records import ERRED, MEMORY, RELEASED, WAITING, TaskState, WorkerState
 from treadle.scheduler.transitions.rules.common import add_copy, remove_copy
@@ -49,7 +51,8 @@ def tasks_finished(state: ClusterState, worker: WorkerState, message: Any, out: 
         task = current(state, worker, id, attempts[row])
         if task is None:
             # The task was cancelled, or given to another worker, while this one ran it.
-            drop_stale(state, worker, id, out)
+            if not state.orphans or not orphan_finished(state, worker, id, sizes[row], type_names[types[row]]):
+                drop_stale(state, worker, id, out)
             continue
         if stops[row] > 0:
             # Without times the worker had the value already and ran nothing.
@@ -63,13 +66,19 @@ def tasks_erred(state: ClusterState, worker: WorkerState, message: Any, out: Out
         task = current(state, worker, row.id, row.attempt)
         if task is None:
             drop_stale(state, worker, row.id, out)
-        elif task.retries > 0:
-            task.retries -= 1
-            state.recommend(task, WAITING)
         else:
-            task.error = row.error
-            task.blame = task
-            state.recommend(task, ERRED)
+            task_erred(state, task, row.error)
+
+
+def task_erred(state: ClusterState, task: TaskState, error: Any) -> None:
+    """The attempt under way has failed."""
+    if task.retries > 0:
+        task.retries -= 1
+        state.recommend(task, WAITING)
+    else:
+        task.error = error
+        task.blame = task
+        state.recommend(task, ERRED)
 
 
 def tasks_returned(state: ClusterState, worker: WorkerState, ids: list[int], attempts: list[int]) -> None:
@@ -106,19 +115,20 @@ def replicas_added(state: ClusterState, worker: WorkerState, ids: list[int], out
     for id in ids:
         task = state.by_id.get(id)
         if task is not None and task.state == MEMORY:
+            if state.copying:
+                copy_came(state, task, worker)
             add_copy(state, task, worker)
         else:
             # Released while it was on its way.
             drop_stale(state, worker, id, out)
 
 
-def replicas_dropped(state: ClusterState, worker: WorkerState, ids: list[int]) -> None:
+def replicas_dropped(state: ClusterState, worker: WorkerState, ids: list[int], out: Outbox) -> None:
     for id in ids:
         task = state.by_id.get(id)
         if task is not None and task in worker.has_what:
             remove_copy(state, task, worker)
-            if not task.who_has:
-                state.recommend(task, RELEASED)
+            lost_copy(state, task, out)
 
 
 def replicas_missing(state: ClusterState, worker: WorkerState, message: Any, out: Outbox) -> None:

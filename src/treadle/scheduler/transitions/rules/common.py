@@ -19,6 +19,7 @@ from treadle.scheduler.transitions.records import (
     is_active,
     is_needed,
 )
+from treadle.scheduler.transitions.reservations import leave
 from treadle.scheduler.transitions.state import ClusterState
 from treadle.scheduler.transitions.table import ALLOWED
 
@@ -30,7 +31,8 @@ def move(state: ClusterState, task: TaskState, finish: int, out: Outbox) -> None
         story = state.story.of([task.key])
         raise InvariantError(f"{task.key!r} cannot go from {STATE_NAMES[start]} to {STATE_NAMES[finish]}; its story: {story}")
     if start == QUEUED:
-        state.queue.discard(task)
+        if not (state.suspects or state.aside) or not leave(state, task):
+            state.queue.discard(task)
     elif start == PROCESSING:
         worker = task.processing_on
         unplace(state, task)
@@ -40,6 +42,8 @@ def move(state: ClusterState, task: TaskState, finish: int, out: Outbox) -> None
         drop_copies(state, task, out)
     elif start == NO_WORKER:
         del state.unrunnable[task]
+        if state.awaited:
+            state.awaited.pop(task, None)
     task.state = finish
     group = task.group
     group.states[start] -= 1
@@ -74,6 +78,8 @@ def add_copy(state: ClusterState, task: TaskState, worker: WorkerState) -> None:
         task.who_has.append(worker)
     else:
         task.who_has = [worker]
+    if task.payload is None and state.facts is not None:
+        state.facts.copied(task, worker)
 
 
 def remove_copy(state: ClusterState, task: TaskState, worker: WorkerState) -> None:
@@ -90,7 +96,12 @@ def remove_copy(state: ClusterState, task: TaskState, worker: WorkerState) -> No
 
 
 def drop_copies(state: ClusterState, task: TaskState, out: Outbox) -> None:
-    """All holders shall forget the value."""
+    """All holders shall forget the value, and who is fetching a copy to keep need not."""
+    if state.copying:
+        for worker in state.copying.pop(task, []):
+            out.drop(task, worker)
+    if state.scarce:
+        state.scarce.pop(task, None)
     for worker in task.who_has:
         del worker.has_what[task]
         worker.nbytes -= task.nbytes

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from treadle.scheduler.transitions.outbox import Outbox
-from treadle.scheduler.transitions.placement import assign, choose_worker, is_restricted, is_rootish
+from treadle.scheduler.transitions.placement import assign, choose_worker, is_restricted, is_rootish, valid_workers
 from treadle.scheduler.transitions.records import NO_WORKER, QUEUED, WAITING, TaskState
 from treadle.scheduler.transitions.rules.common import move
+from treadle.scheduler.transitions.rules.suspects import await_worker, set_aside
 from treadle.scheduler.transitions.state import ClusterState
 
 
@@ -14,17 +15,21 @@ def to_processing(state: ClusterState, task: TaskState, out: Outbox) -> None:
     if task.state != WAITING or task.waiting_on > 0:
         # A dependency was lost again between the recommendation and now.
         return
-    if not state.running:
+    if state.holding or not (state.running or state.reserved):
         to_no_worker(state, task, out)
+    elif task.suspicious > 0 and (state.reserved or not is_restricted(task) or valid_workers(state, task)):
+        await_worker(state, task, out)
     elif not is_restricted(task) and not task.actor and is_rootish(state, task):
         move(state, task, QUEUED, out)
         state.queue.push(task)
     else:
         worker = choose_worker(state, task)
-        if worker is None:
-            to_no_worker(state, task, out)
-        else:
+        if worker is not None:
             assign(state, task, worker, out)
+        elif state.reserved:
+            set_aside(state, task, out)
+        else:
+            to_no_worker(state, task, out)
 
 
 def to_no_worker(state: ClusterState, task: TaskState, out: Outbox) -> None:

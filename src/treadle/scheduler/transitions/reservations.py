@@ -1,0 +1,68 @@
+"""Workers that are kept free for a *suspect*: a task that was executing when a worker died, which is tried with nothing beside it. Pure.
+
+While a worker is reserved it is not among the running ones, so that nothing else is placed there; that ends when the suspect has left
+it, or its thread pool. Tasks that may run nowhere else meanwhile are *aside*. Both are QUEUED without being in the queue.
+"""
+
+from __future__ import annotations
+
+from treadle.scheduler.transitions.records import QUEUED, RUNNING, WAITING, TaskState, WorkerState
+from treadle.scheduler.transitions.state import ClusterState
+
+
+def reserve(state: ClusterState, task: TaskState, worker: WorkerState) -> None:
+    """``worker`` is for the suspect ``task`` as soon as it has nothing else to do."""
+    state.reserved[worker] = task
+    state.suspects[task] = worker
+    worker.reserved_at = state.now
+    for pool in (state.running, state.idle, state.saturated, state.roomy):
+        pool.pop(worker, None)
+
+
+def release(state: ClusterState, worker: WorkerState) -> None:
+    """``worker`` is like all others again; what had to wait for that is looked at anew."""
+    del state.reserved[worker]
+    if worker.status == RUNNING and worker.connected and state.by_number.get(worker.number) is worker:
+        state.running[worker] = None
+        state.touch(worker)
+        if not state.holding:
+            for task in state.unrunnable:
+                state.recommend(task, WAITING)
+    elif not state.running and not state.reserved:
+        # Nobody is left to whom the queue could go.
+        for task in state.queue.tasks():
+            state.recommend(task, WAITING)
+    for task in state.aside:
+        state.recommend(task, WAITING)
+
+
+def give_up(state: ClusterState, worker: WorkerState) -> None:
+    """``worker`` takes nothing new: its suspect waits for another one, unless it is there already."""
+    task = state.reserved.get(worker)
+    if task is not None and task.state == QUEUED:
+        state.suspects[task] = None
+        release(state, worker)
+
+
+def leave(state: ClusterState, task: TaskState) -> bool:
+    """``task`` is about to leave the state QUEUED: whether it was not in the queue but here."""
+    if task in state.aside:
+        del state.aside[task]
+        return True
+    if task not in state.suspects:
+        return False
+    worker = state.suspects.pop(task)
+    if worker is not None:
+        release(state, worker)
+    return True
+
+
+def forget_all(state: ClusterState) -> None:
+    """All tasks are about to be forgotten."""
+    state.copying.clear()
+    state.scarce.clear()
+    state.suspects.clear()
+    state.aside.clear()
+    state.deaths.clear()
+    for worker in list(state.reserved):
+        release(state, worker)

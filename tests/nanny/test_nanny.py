@@ -341,6 +341,25 @@ def test_a_scheduler_that_goes_away_closes_the_nanny(worker_module):
                 await nanny.finished()
             assert leftovers(worker_module) == []
 
+    with dask.config.set({"treadle.worker.reconnect-grace": 0}):
+        asyncio.run(scene())
+
+
+def test_it_comes_back_to_its_scheduler_and_tells_what_it_saw(worker_module):
+    async def scene():
+        async with FakeScheduler() as scheduler:
+            nanny = await nanny_of(scheduler, worker_module)
+            pid = nanny.pid
+            scheduler.received.clear()
+            scheduler.comms[-1].abort()
+            while not nanny._coming_back:
+                await asyncio.sleep(0.001)
+            os.kill(pid, signal.SIGKILL)
+            assert (await scheduler.heard(RegisterNanny)).id == nanny.id
+            death = await scheduler.heard(WorkerDied)
+            assert (death.pid, death.exitcode) == (pid, -signal.SIGKILL)
+            await nanny.close(timeout=0.1)
+
     asyncio.run(scene())
 
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import pickle
+import random
 import secrets
 import sys
 from collections.abc import Coroutine, Generator
@@ -22,6 +23,7 @@ from treadle.comm.addressing import normalize_address
 from treadle.comm.interface import Buffer, Comm, Introduction, Role
 from treadle.comm.registry import connect
 from treadle.comm.security import Secret, Security, find_secret
+from treadle.exceptions import AuthenticationError, PeerProtocolError, VersionError
 from treadle.messages.base import Message
 from treadle.messages.codec import decode_scheduler_to_nanny, encode
 from treadle.messages.nanny import (
@@ -48,6 +50,9 @@ logger = logging.getLogger(__name__)
 _START_TIMEOUT_S = 60.0
 #: For a worker to go before it is killed.
 _STOP_TIMEOUT_S = 10.0
+#: Nannies that lost their scheduler come back within so many seconds of each other, and wait so long for its welcome.
+_COME_BACK_SPREAD_S = 0.2
+_WELCOME_S = 30.0
 
 
 class Nanny:
@@ -123,7 +128,11 @@ class Nanny:
         #: Bytes, 0 for none: what of the worker's own limit can be known here.
         self._memory_limit = _bytes_of(memory_limit)
         self._secret: Secret | None = None
+        self._session = secrets.token_bytes(16)
         self._comm: Comm | None = None
+        #: The connection broke, and is to be made again; what the scheduler shall hear then.
+        self._coming_back = False
+        self._unsent_deaths: list[WorkerDied] = []
         self._welcome: asyncio.Future[NannyWelcome] | None = None
         self._closed = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -223,13 +232,45 @@ class Nanny:
             address = self._scheduler_ip if self._scheduler_port is None else f"{self._scheduler_ip}:{self._scheduler_port}"
         self.scheduler_address = normalize_address(address)
         self._secret = find_secret(self._security, settings.secret_settings(), file_secret)
+        await self._register(timeout_s, timeout_s)
+
+    async def _register(self, timeout_s: float, welcome_s: float) -> None:
+        """Raises OSError (TimeoutError), AuthenticationError, VersionError."""
+        assert self.scheduler_address is not None and self._secret is not None
         self._welcome = asyncio.get_running_loop().create_future()
-        introduction = Introduction(Role.NANNY, secrets.token_bytes(16))
-        self._comm = await connect(self.scheduler_address, introduction, secret=self._secret.value, timeout_s=timeout_s)
-        self._comm.start(self._on_frame, self._on_comm_closed)
+        introduction = Introduction(Role.NANNY, self._session)
+        comm = await connect(self.scheduler_address, introduction, secret=self._secret.value, timeout_s=timeout_s)
+        self._comm = comm
+        comm.start(self._on_frame, lambda error: self._on_comm_closed(comm, error))
         self._send(RegisterNanny(id=self.id, name=str(self.name or self.id), host=os.uname().nodename, pid=os.getpid()))
-        async with asyncio.timeout(timeout_s):
+        async with asyncio.timeout(welcome_s):
             await self._welcome
+
+    async def _come_back(self, why: str) -> None:
+        """The worker goes on meanwhile. What was seen of its end is told then."""
+        loop = asyncio.get_running_loop()
+        grace_s = settings.nanny_settings().reconnect_grace_s if self.death_timeout is None else self.death_timeout
+        deadline = loop.time() + grace_s
+        while (remaining_s := deadline - loop.time()) > 0:
+            await asyncio.sleep(random.uniform(0.0, _COME_BACK_SPREAD_S))
+            try:
+                await self._register(remaining_s, _WELCOME_S)
+            except (AuthenticationError, VersionError) as error:
+                why = str(error)
+                break
+            except OSError:  # TimeoutError is one, too
+                if self._comm is not None:
+                    self._comm.abort()
+                continue
+            if self._comm is None or self._comm.closed:
+                continue
+            self._coming_back = False
+            unsent, self._unsent_deaths = self._unsent_deaths, []
+            for death in unsent:
+                self._send(death)
+            return
+        logger.info("The nanny of %s closes: %s", self.name or self.id, why)
+        await self.close(reason="scheduler-gone")
 
     # ------------------------------------------------------------------------------------------ the process
 
@@ -303,7 +344,10 @@ class Nanny:
 
     def _send(self, message: Message) -> None:
         if self._comm is not None:
-            self._comm.send(encode([message]))
+            if isinstance(message, WorkerDied) and (self._coming_back or self._comm.closed):
+                self._unsent_deaths.append(message)
+            else:
+                self._comm.send(encode([message]))
 
     def _on_frame(self, body: Buffer, buffers: list[Buffer]) -> None:
         for message in decode_scheduler_to_nanny(body):
@@ -318,15 +362,19 @@ class Nanny:
                 case CloseNanny():
                     self._spawn(self.close(reason=message.reason))
 
-    def _on_comm_closed(self, error: Exception | None) -> None:
-        if self._closing is not None:
+    def _on_comm_closed(self, comm: Comm, error: Exception | None) -> None:
+        if self._closing is not None or comm is not self._comm:
             return
         why = f"the connection to the scheduler {self.scheduler_address} was closed ({error or 'by the scheduler'})"
         if self._welcome is not None and not self._welcome.done():
             self._welcome.set_exception(OSError(why))
             return
-        logger.info("The nanny of %s closes: %s", self.name or self.id, why)
-        self._spawn(self.close(reason="scheduler-gone"))
+        if self.status is Status.starting or isinstance(error, PeerProtocolError):
+            logger.info("The nanny of %s closes: %s", self.name or self.id, why)
+            self._spawn(self.close(reason="scheduler-gone"))
+        elif not self._coming_back:
+            self._coming_back = True
+            self._spawn(self._come_back(why))
 
     async def _restart_for_scheduler(self, order: RestartWorker) -> None:
         try:

@@ -11,6 +11,7 @@ import cloudpickle
 
 from treadle.client.base import ClientBase, optional_seconds
 from treadle.client.introspection import IntrospectionMethods
+from treadle.client.moving import MovingMethods
 from treadle.client.options import worker_names
 from treadle.exceptions import CommClosedError, WorkerStartTimeoutError
 from treadle.messages.base import FunctionRan
@@ -18,7 +19,7 @@ from treadle.messages.client_scheduler import RanOn, Restart, RunOn, Shutdown
 from treadle.serialize.errors import load_error
 
 
-class ClusterMethods(IntrospectionMethods, ClientBase):
+class ClusterMethods(MovingMethods, IntrospectionMethods, ClientBase):
     """The part of ``Client`` that is for administrators."""
 
     _timeout_s: float

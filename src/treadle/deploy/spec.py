@@ -17,6 +17,9 @@ from treadle.utils.status import Status
 
 logger = logging.getLogger(__name__)
 
+#: For the tasks of a worker that is scaled away; those that take longer run elsewhere.
+_RETIRE_TIMEOUT_S = 30.0
+
 #: ``{"cls": class or dotted name, "options": keyword arguments}``
 Spec = Mapping[str, Any]
 
@@ -158,7 +161,9 @@ class SpecCluster(Cluster):
         """
         assert self._reconciling is not None
         async with self._reconciling:
-            surplus = [self.workers.pop(name) for name in list(self.workers) if name not in self.worker_spec]
+            leaving = [name for name in self.workers if name not in self.worker_spec]
+            await self._retire(leaving)
+            surplus = [self.workers.pop(name) for name in leaving if name in self.workers and name not in self.worker_spec]
             missing = {name: spec for name, spec in self.worker_spec.items() if name not in self.workers}
             starting = {name: self._make_worker(name, spec) for name, spec in missing.items()}
             self.workers.update(starting)
@@ -177,6 +182,11 @@ class SpecCluster(Cluster):
                 watch.add_done_callback(self._watches.discard)
         if failures:
             raise failures[0]
+
+    async def _retire(self, names: list[Any]) -> None:
+        """Have them finish their tasks, for a while, and hand over their values. Those that cannot are closed all the same."""
+        if names and hasattr(self.scheduler, "retire_workers"):
+            await self.scheduler.retire_workers(names=[str(name) for name in names], close_workers=False, timeout_s=_RETIRE_TIMEOUT_S)
 
     def _make_worker(self, name: Any, spec: Spec) -> Any:
         options = {"name": name, "security": self.security, **spec.get("options", {})}

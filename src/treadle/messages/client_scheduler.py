@@ -208,6 +208,17 @@ class ReattachKeys(Message, tag=19):
     keys: list[WireKey]
 
 
+class Order(Message, tag=20):
+    """Something to do with workers or their data that takes its time. Answered by ``Reply`` or ``Refused``.
+
+    Subjects and options: see ``treadle/scheduler/moving.py``.
+    """
+
+    request: int
+    subject: str
+    options: dict[str, Any]
+
+
 # --------------------------------------------------------------------------------------- scheduler -> client
 
 
@@ -322,6 +333,7 @@ ClientToScheduler = (
     | Sent
     | ConfirmKeys
     | ReattachKeys
+    | Order
 )
 SchedulerToClient = (
     ClientWelcome

@@ -271,6 +271,12 @@ class WorkerRan(FunctionRan, tag=77):
     """See FunctionRan."""
 
 
+class LeaveGracefully(Message, tag=78):
+    """The worker wants to leave: it finishes what it executes, its values go to others, then it is told to close (``CloseWorker``)."""
+
+    restart: bool = False
+
+
 SchedulerToWorker = (
     WorkerWelcome
     | LearnFunctions
@@ -302,4 +308,5 @@ WorkerToScheduler = (
     | WorkerStatus
     | LeaveWorker
     | WorkerRan
+    | LeaveGracefully
 )

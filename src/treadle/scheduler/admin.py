@@ -12,6 +12,7 @@ from treadle.messages.client_scheduler import ClientRefused, ClientReply, RanOn,
 from treadle.messages.nanny import NannyRun, RestartWorker
 from treadle.messages.scheduler_local import Forget
 from treadle.messages.worker_scheduler import CloseWorker, WorkerRun
+from treadle.scheduler.liveness import Nannies
 from treadle.scheduler.queries import find_worker
 from treadle.scheduler.sessions import Sessions
 from treadle.scheduler.transitions.machine import Transitions
@@ -22,24 +23,6 @@ logger = logging.getLogger(__name__)
 
 #: What clients are told of their keys when everything is restarted.
 RESTART_REASON = "scheduler-restart"
-
-
-class Nannies:
-    """The supervisors that have registered, by the id that their workers name."""
-
-    def __init__(self) -> None:
-        self.numbers: dict[str, int] = {}
-        self.names: dict[str, str] = {}
-
-    def add(self, id: str, name: str, number: int) -> None:
-        self.numbers[id] = number
-        self.names[id] = name
-
-    def remove(self, number: int) -> None:
-        for id, known in list(self.numbers.items()):
-            if known == number:
-                del self.numbers[id]
-                del self.names[id]
 
 
 class Admin:
@@ -174,12 +157,32 @@ class Admin:
             return False
         return nannies <= {worker.nanny for worker in workers if worker.nanny is not None}
 
-    def close_worker(self, number: int, reason: str) -> None:
-        """Tell a worker to stop; its end is not held against its tasks."""
+    def has_nanny(self, worker: WorkerState) -> bool:
+        return worker.nanny is not None and worker.nanny in self._nannies.numbers
+
+    async def restart_worker(self, worker: WorkerState, timeout_s: float) -> str:
+        """Have its nanny end its process and start another: ``"OK"``, ``"removed"`` when both are gone, or ``"timed out"``."""
+        number = self._nannies.numbers[worker.nanny or ""]
+        try:
+            async with asyncio.timeout(timeout_s):
+                answer = await self._ask(number, lambda request: RestartWorker(request, timeout_s))
+                if answer.error:
+                    logger.warning("worker %s was not restarted: %s", worker.address, answer.error)
+                    return "timed out"
+                while not any(new.nanny == worker.nanny and new is not worker for new in self._core.workers.values()):
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            return "timed out"
+        except ConnectionError:
+            return "removed"
+        return "OK"
+
+    def close_worker(self, number: int, reason: str, restart: bool = False) -> None:
+        """Tell a worker to stop; its end is not held against its tasks. ``restart``: its nanny shall start another one."""
         session = self._sessions.by_number.get(number)
         if session is not None:
             session.leaving = True
-            self._sessions.send(number, [CloseWorker(reason)], [])
+            self._sessions.send(number, [CloseWorker(reason, restart)], [])
 
 
 def _ran(answer: Any, name: str) -> FunctionRan:

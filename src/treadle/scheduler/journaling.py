@@ -13,15 +13,23 @@ from typing import Any, Final
 
 from treadle.journal.directory import Directory
 from treadle.journal.writer import Writer
-from treadle.messages.journal import FrameFact, encode_fact
-from treadle.scheduler.recovery import Recovery, recover
-from treadle.scheduler.transitions.machine import Transitions
+from treadle.messages.client_scheduler import ClientRefused, KeysCancelled, Sent, SubmitTasks
+from treadle.messages.journal import ClientGone, FrameFact, WorkerGone, encode_fact
+from treadle.messages.scheduler_local import FramesDurable
+from treadle.scheduler.recovery import DURABLE, Recovery, recover
+from treadle.scheduler.sessions import Arrival, Sessions
+from treadle.scheduler.transitions.machine import Event, Transitions
 from treadle.version import __version__
 
 logger = logging.getLogger(__name__)
 
 #: The journal is compacted when this many times the size of the last snapshot has been written since.
 GROWTH: Final = 2
+
+
+
+def _refusal(reason: str) -> str:
+    return f"The scheduler's journal cannot be written ({reason}), so it takes no new work. See to the disk, then submit again."
 
 
 class ClientFrame:
@@ -39,24 +47,25 @@ class Journal:
     """Made before the scheduler listens: the constructor reads what is there into ``core``, which must be fresh.
 
     Raises JournalError that says what is wrong and what to do. Methods are for the loop's thread.
-    ``on_durable``: (numbers of clients, how many of their frames are safe); ``on_failure``: see ``Writer``.
+    ``tell`` hands local events to the core.
     """
 
     def __init__(
         self,
         path: str | os.PathLike[str],
         core: Transitions,
+        sessions: Sessions,
         loop: asyncio.AbstractEventLoop,
         *,
-        scheduler_id: str,
         compact_from_bytes: int,
-        on_durable: Callable[[list[int], list[int]], None],
-        on_failure: Callable[[str | None], None],
+        tell: Callable[[Any], None],
     ) -> None:
         self.directory = Directory(path)
+        self._core = core
+        self._sessions = sessions
         self._loop = loop
         self._compact_from_bytes = compact_from_bytes
-        self._tell_durable = on_durable
+        self._tell = tell
         #: (number of a record, client, number of its frame): to be told when that record is durable.
         self._promises: deque[tuple[int, int, int]] = deque()
         self._compaction: asyncio.Task[None] | None = None
@@ -71,22 +80,62 @@ class Journal:
             self._writer = Writer(
                 self.directory,
                 self._segment,
-                scheduler_id=scheduler_id,
+                scheduler_id=core.scheduler_id,
                 epoch=self.recovery.epoch + 1,
                 release=__version__,
                 call_soon=loop.call_soon_threadsafe,
                 on_durable=self._on_durable,
-                on_failure=on_failure,
+                on_failure=self._on_failure,
             )
         except BaseException:
             self.directory.close()
             raise
         self._writer.nbytes = self.recovery.log_bytes
+        core.keep_facts()
+        if self.recovery.records:
+            sessions.number_above(self.recovery.highest_number)
+            logger.info(
+                "the journal in %s has %d tasks, %d clients and %d workers, which may come back",
+                self.directory.path,
+                len(core.tasks),
+                len(core.clients),
+                len(core.workers),
+            )
 
     @property
     def failure(self) -> str | None:
         """Why nothing can be written at the moment."""
         return self._writer.failure
+
+    def mark(self, number: int, arrival: Arrival, fresh: list[Event]) -> list[Event]:
+        """What the core is to hear of a client's frame, marked so that it comes among the facts.
+
+        Submissions are refused while nothing can be written.
+        """
+        if self.failure is not None:
+            text = _refusal(self.failure)
+            kept = [event for event in fresh if type(event.message) is not SubmitTasks]
+            for event in fresh:
+                if type(event.message) is SubmitTasks:
+                    wanted = event.message.ids if event.message.wanted is None else event.message.wanted
+                    self._sessions.send(number, [KeysCancelled(wanted, "journal-failed", text)], [])
+            if len(kept) < len(fresh):
+                return kept
+        for event in fresh:
+            if type(event.message) in DURABLE:
+                event.record = ClientFrame(number, arrival.body, arrival.buffers)
+                break
+        return fresh
+
+    def keep(self, events: list[Event], facts: list[Any], now: float) -> None:
+        """Write down what a turn leaves; clients hear of their frames when that is on disk."""
+        if facts:
+            self.record(facts, now)
+        for event in events:
+            if type(event.message) is Sent:
+                self._promises.append((self._writer.appended, event.session, event.message.sequence))
+                if self._writer.durable == self._writer.appended:
+                    self._loop.call_soon(self._on_durable, self._writer.durable)
 
     def record(self, facts: list[Any], now: float) -> None:
         """Write the facts of one turn, all at once, soon. ``now`` is the time that the core was told."""
@@ -100,12 +149,6 @@ class Journal:
         if self._writer.nbytes > self._compact_from_bytes and self._writer.nbytes > GROWTH * self._snapshot_bytes:
             self._compact()
 
-    def promise(self, client: int, sequence: int) -> None:
-        """When all that is recorded so far is on disk, say so: the frames of that client up to that number are safe."""
-        self._promises.append((self._writer.appended, client, sequence))
-        if self._writer.durable == self._writer.appended:
-            self._loop.call_soon(self._on_durable, self._writer.durable)
-
     def _on_durable(self, count: int) -> None:
         found: dict[int, int] = {}
         promises = self._promises
@@ -113,7 +156,15 @@ class Journal:
             _record, client, sequence = promises.popleft()
             found[client] = sequence
         if found:
-            self._tell_durable(list(found), list(found.values()))
+            self._tell(FramesDurable(list(found), list(found.values())))
+
+    def _on_failure(self, reason: str | None) -> None:
+        if reason is None:
+            logger.warning("the journal is written again: submissions are taken")
+            return
+        logger.critical("the journal cannot be written (%s): what is submitted is refused until it can", reason)
+        for client in self._core.clients.values():
+            self._sessions.send(client.number, [ClientRefused(0, "JournalError", _refusal(reason))], [])
 
     # ------------------------------------------------------------------------------------------ compaction
 
@@ -156,8 +207,14 @@ class Journal:
         await self._loop.run_in_executor(None, self.directory.tidy)
         logger.info("the journal was compacted to %d bytes", self._snapshot_bytes)
 
-    async def close(self) -> None:
-        """Write what is recorded, and let another scheduler have the directory."""
+    async def close(self, now: float | None = None) -> None:
+        """Write what is recorded, and let another scheduler have the directory.
+
+        ``now``: all parties were told that the scheduler goes, so that the next one need not wait for them.
+        """
+        if now is not None:
+            gone: list[Any] = [ClientGone(client.number) for client in self._core.clients.values()]
+            self.record(gone + [WorkerGone(worker.number) for worker in self._core.workers.values()], now)
         if self._compaction is not None and not self._compaction.done():
             self._compaction.cancel()
             await asyncio.gather(self._compaction, return_exceptions=True)

@@ -8,20 +8,34 @@ import os
 import secrets
 import uuid
 from collections.abc import Generator, Sequence
+from time import time
 from typing import Any
 
 from treadle import config
 from treadle.comm.addressing import address_from_user_args
-from treadle.comm.interface import Comm, Listener
+from treadle.comm.interface import Comm, Listener, Role
 from treadle.comm.registry import listen
 from treadle.comm.security import Secret, Security, ensure_secret_file, find_secret
 from treadle.exceptions import AuthenticationError, PeerProtocolError
-from treadle.messages.client_scheduler import ClientRefused, ClientReply, Query, Restart, RunOn, SchedulerClosing, Shutdown
+from treadle.messages.client_scheduler import (
+    ClientRefused,
+    ClientReply,
+    Order,
+    Query,
+    RegisterClient,
+    Restart,
+    RunOn,
+    SchedulerClosing,
+    Shutdown,
+)
 from treadle.messages.nanny import CloseNanny, NannyHeartbeat, NannyRan, NannyWelcome, RegisterNanny, WorkerDied, WorkerRestarted
 from treadle.messages.scheduler_local import ConnectionLost, Tick
-from treadle.messages.worker_scheduler import CloseWorker, WorkerRan
+from treadle.messages.worker_scheduler import CloseWorker, LeaveGracefully, RegisterWorker, WorkerRan
 from treadle.scheduler import queries
-from treadle.scheduler.admin import Admin, Nannies
+from treadle.scheduler.admin import Admin
+from treadle.scheduler.journaling import Journal
+from treadle.scheduler.liveness import Liveness, Nannies
+from treadle.scheduler.moving import Mover
 from treadle.scheduler.sessions import Arrival, Session, Sessions, events_of
 from treadle.scheduler.transitions.machine import Event, Transitions
 from treadle.scheduler.transitions.records import ClientState, TaskState, WorkerState
@@ -48,6 +62,11 @@ def _limits(settings: config.SchedulerSettings, allowed_failures: int | None, va
         unknown_task_duration_s=settings.unknown_task_duration_s,
         default_task_durations_s=settings.default_task_durations_s,
         validate=settings.validate if validate is None else bool(validate),
+        scatter_copies=settings.scatter_copies,
+        scatter_copy_limit_bytes=settings.scatter_copy_limit_bytes,
+        worker_grace_s=settings.worker_grace_s,
+        client_grace_s=settings.client_grace_s,
+        recovery_grace_s=settings.recovery_grace_s,
     )
 
 
@@ -57,7 +76,9 @@ class Scheduler:
     ``delete_interval``: how often time-outs are looked at. ``worker_ttl``: a worker that was silent for so long is taken for
     dead. ``idle_timeout``: it closes when nothing was computed for so long. Times are numbers of seconds, ``"5s"`` or timedeltas.
     Without ``security`` the cluster's secret is looked for as ``treadle.comm.security.find_secret`` says, and made on first use.
-    Raises OSError when the address is in use, NotImplementedError for what is not there yet.
+    ``journal``: a directory to keep what must outlive this process; what is there already is gone on with. (``docs/reliability.md``)
+    Raises OSError when the address is in use, JournalError for a journal that cannot be used, NotImplementedError for what is
+    not there yet.
     """
 
     def __init__(
@@ -84,6 +105,7 @@ class Scheduler:
         preload: Any = None,
         preload_argv: Sequence[str] = (),
         plugins: Sequence[Any] = (),
+        journal: str | os.PathLike[str] | None = None,
         **kwargs: Any,
     ) -> None:
         if kwargs:
@@ -116,12 +138,19 @@ class Scheduler:
         self.status = Status.created
         self.transitions = Transitions(_limits(settings, allowed_failures, validate), self.id)
         self.listeners: list[Listener] = []
+        self._journal_path = journal
+        self._journal_compaction_bytes = settings.journal_compaction_bytes
+        self._journal: Journal | None = None
+        #: What the core's clock is ahead of the loop's: it goes on where the journal ends.
+        self._clock_offset_s = 0.0
         self._session_id = secrets.token_bytes(16)
         self._nannies = Nannies()
         self._background: set[asyncio.Task[Any]] = set()
         self._finished: asyncio.Event | None = None
         self._sessions: Sessions
         self._admin: Admin
+        self._liveness: Liveness
+        self._mover: Mover
         self._loop: asyncio.AbstractEventLoop
         self.started = 0.0
 
@@ -200,11 +229,13 @@ class Scheduler:
 
     @property
     def client_comms(self) -> dict[str, Comm]:
-        return {client.id: self._sessions.by_number[client.number].comm for client in self.clients.values()}
+        sessions = self._sessions.by_number
+        return {client.id: session.comm for client in self.clients.values() if (session := sessions.get(client.number)) is not None}
 
     @property
     def stream_comms(self) -> dict[str, Comm]:
-        return {worker.address: self._sessions.by_number[worker.number].comm for worker in self.workers.values()}
+        sessions = self._sessions.by_number
+        return {worker.address: session.comm for worker in self.workers.values() if (session := sessions.get(worker.number)) is not None}
 
     @property
     def address(self) -> str:
@@ -241,8 +272,12 @@ class Scheduler:
         self._finished = asyncio.Event()
         self._sessions = Sessions(loop, self._on_turn)
         self._admin = Admin(self.transitions, self._sessions, self._nannies, self._tell, self)
+        self._mover = Mover(self.transitions, self._admin, self._tell)
+        self._liveness = Liveness(self.transitions, self._sessions, self._nannies, self._handle, self._worker_ttl_s)
         try:
             self._secret = self._find_secret()
+            if self._journal_path is not None:
+                self._journal = self._open_journal(self._journal_path)
             self.listeners.append(
                 await listen(
                     self._address, self._sessions.accept, session=self._session_id, secret=self._secret.value, refused=self._refused
@@ -255,12 +290,24 @@ class Scheduler:
             self.status = Status.failed
             for listener in self.listeners:
                 await listener.stop()
+            if self._journal is not None:
+                await self._journal.close()
             raise
+        self.transitions.state.clock_offset_s = time() - self._now()
         self.started = loop.time()
         self.status = Status.running
         self._spawn(self._keep_house())
         logger.info("Scheduler started at %s; secret from %s", self.address, self._secret.source)
         return self
+
+    def _open_journal(self, path: str | os.PathLike[str]) -> Journal:
+        """Take in what is there; the core's clock goes on where it ends. Raises JournalError."""
+        journal = Journal(
+            path, self.transitions, self._sessions, self._loop, compact_from_bytes=self._journal_compaction_bytes, tell=self._tell
+        )
+        self._clock_offset_s = max(0.0, self.transitions.state.now - self._loop.time())
+        self.transitions.state.clock_offset_s = time() - self._now()
+        return journal
 
     def _find_secret(self) -> Secret:
         settings = config.secret_settings()
@@ -297,6 +344,8 @@ class Scheduler:
             if task is not current:
                 task.cancel()
         await self._sessions.close(list(self._sessions.by_number))
+        if self._journal is not None:
+            await self._journal.close(self._now())
         self.status = Status.closed
         assert self._finished is not None
         self._finished.set()
@@ -321,7 +370,7 @@ class Scheduler:
         events: list[Event] = []
         for arrival in arrivals:
             session = arrival.session
-            if session.number not in self._sessions.by_number:
+            if not self._sessions.is_current(session):
                 continue
             if arrival.body is None:
                 self._ended(session, arrival.error, events)
@@ -332,6 +381,10 @@ class Scheduler:
                 logger.warning("dropping %s: %s", session.comm.peer_address, error)
                 session.comm.abort()
                 continue
+            if fresh and type(fresh[0].message) in (RegisterWorker, RegisterClient):
+                self._identify(session, fresh, events)
+            if self._journal is not None and session.role is Role.CLIENT:
+                fresh = self._journal.mark(session.number, arrival, fresh)
             for event in fresh:
                 if type(event.message) in _FOR_THE_SHELL:
                     self._handle(events)
@@ -349,6 +402,37 @@ class Scheduler:
             logger.info("lost %s: %s", session.comm.peer_address, error)
         events.append(Event(session.number, ConnectionLost(blame=not session.leaving)))
 
+    def _identify(self, session: Session, fresh: list[Event], events: list[Event]) -> None:
+        """A party registers: one that was here before gets its number back, whatever has become of its old stream."""
+        registration = fresh[0].message
+        state = self.transitions.state
+        number = 0
+        if type(registration) is RegisterWorker:
+            worker = state.by_worker_id.get(registration.id)
+            if worker is not None:
+                number = worker.number
+        else:
+            client = state.clients.get(registration.id)
+            if client is not None:
+                number = client.number
+            elif self._is_free(registration.number):
+                # It served an earlier scheduler: its ids stay what they are.
+                number = registration.number
+        if number == 0 or number == session.number:
+            return
+        before = self._sessions.rename(session, number)
+        if before is not None:
+            logger.info("%s comes back as %s", before.comm.peer_address, session.comm.peer_address)
+            before.comm.abort()
+            self._admin.lost(number)
+            events.append(Event(number, ConnectionLost()))
+        for event in fresh:
+            event.session = number
+
+    def _is_free(self, number: int) -> bool:
+        state = self.transitions.state
+        return self._sessions.may_have(number) and number not in state.by_number and number not in state.clients_by_number
+
     def _tell(self, message: Any) -> None:
         """A local event for the core."""
         self._handle([Event(0, message)])
@@ -357,12 +441,15 @@ class Scheduler:
         if not events:
             return
         try:
-            turned = self.transitions.handle(events, self._loop.time())
+            now = self._now()
+            turned = self.transitions.handle(events, now)
         except Exception:
             # Our bug: the view may contradict itself, so nothing that follows from it can be trusted.
             logger.critical("the scheduler's core failed and the scheduler stops", exc_info=True)
             self._spawn(self.close("the scheduler failed"))
             return
+        if self._journal is not None:
+            self._journal.keep(events, turned.facts, now)
         for number, messages, frames in turned.sends:
             self._sessions.send(number, messages, frames)
         for number, reason in turned.closes:
@@ -370,6 +457,9 @@ class Scheduler:
             if session is not None:
                 logger.info("closing %s: %s", session.comm.peer_address, reason)
                 self._spawn(self._sessions.close([number]))
+
+    def _now(self) -> float:
+        return self._loop.time() + self._clock_offset_s
 
     def _shell(self, session: Session, message: Any) -> None:
         """What is no business of the core."""
@@ -381,6 +471,10 @@ class Scheduler:
             self._spawn(self._admin.run_on(number, message))
         elif kind is WorkerRan or kind is NannyRan:
             self._admin.answered(message.request, message)
+        elif kind is Order:
+            self._spawn(self._obey(number, message))
+        elif kind is LeaveGracefully:
+            self._spawn(self._let_go(number, message.restart))
         elif kind is Restart:
             self._spawn(self._admin.restart(number, message))
         elif kind is Shutdown:
@@ -391,8 +485,28 @@ class Scheduler:
         elif kind is WorkerRestarted:
             self._admin.answered(message.request, message)
         elif kind is WorkerDied:
-            words = message.stderr.strip()[-500:]
-            logger.warning("the worker process %d ended with exit code %d: %s", message.pid, message.exitcode, words)
+            self._liveness.process_ended(number, message)
+        elif kind is NannyHeartbeat:
+            self._liveness.nanny_beat(number, message, self._loop.time())
+
+    async def _obey(self, client: int, order: Order) -> None:
+        try:
+            value = await self._mover.obey(order.subject, order.options)
+        except (ValueError, TypeError, KeyError, TimeoutError) as error:
+            text = str(error.args[0]) if error.args else str(error)
+            self._sessions.send(client, [ClientRefused(order.request, type(error).__name__, text)], [])
+        else:
+            self._sessions.send(client, [ClientReply(order.request, value)], [])
+
+    async def _let_go(self, number: int, restart: bool) -> None:
+        """That worker wants to leave, and will, even if nobody can take what it has."""
+        worker = self.transitions.state.by_number.get(number)
+        if worker is not None and not await self._mover.retire(workers=[worker.address], reason="worker-close-gracefully", restart=restart):
+            self._admin.close_worker(number, "worker-close-gracefully", restart)
+
+    async def retire_workers(self, workers: list[str] | None = None, names: list[Any] | None = None, **options: Any) -> dict[str, Any]:
+        """See ``Mover.retire``."""
+        return await self._mover.retire(workers, names, **options)
 
     def _answer(self, query: Query) -> Any:
         try:
@@ -413,12 +527,7 @@ class Scheduler:
             await asyncio.sleep(self._interval_s)
             now = self._loop.time()
             self._tell(Tick())
-            if self._worker_ttl_s is not None:
-                for worker in self.workers.values():
-                    session = self._sessions.by_number.get(worker.number)
-                    if session is not None and now - session.last_heard_s > self._worker_ttl_s:
-                        logger.warning("%s was silent for %.0f s and is taken for dead", worker.address, now - session.last_heard_s)
-                        session.comm.abort()
+            self._liveness.look(now)
             statistics = self.transitions.statistics()
             counts = statistics["tasks"]
             busy = counts["waiting"] + counts["queued"] + counts["processing"] > 0
@@ -432,7 +541,20 @@ class Scheduler:
 
 
 _FOR_THE_SHELL = frozenset(
-    [Query, RunOn, Restart, Shutdown, WorkerRan, NannyRan, RegisterNanny, WorkerRestarted, WorkerDied, NannyHeartbeat]
+    [
+        LeaveGracefully,
+        NannyHeartbeat,
+        NannyRan,
+        Order,
+        Query,
+        RegisterNanny,
+        Restart,
+        RunOn,
+        Shutdown,
+        WorkerDied,
+        WorkerRan,
+        WorkerRestarted,
+    ]
 )
 
 

@@ -40,7 +40,7 @@ from treadle.messages.codec import (
     decode_worker_to_scheduler,
     encode,
 )
-from treadle.messages.scheduler_local import ConnectionLost, Forget, Tick, WorkerDeath
+from treadle.messages.scheduler_local import ConnectionLost, CopyKeys, DropCopies, Forget, Retire, Tick, WorkerDeath
 from treadle.messages.worker_scheduler import (
     ComputeTasks,
     LeaveWorker,
@@ -398,7 +398,7 @@ def _known(key: Any) -> Any:
     return tuple(_known(part) for part in key) if isinstance(key, list) else key
 
 
-_LOCAL = (ConnectionLost, Forget, Tick, WorkerDeath)
+_LOCAL = (ConnectionLost, CopyKeys, DropCopies, Forget, Retire, Tick, WorkerDeath)
 _DECODERS: tuple[Decoder[Any], ...] = (decode_worker_to_scheduler, decode_client_to_scheduler)
 
 

@@ -30,11 +30,12 @@ from treadle.comm.security import Security, find_secret
 from treadle.context import current_task, current_worker
 from treadle.exceptions import AuthenticationError, PeerProtocolError, VersionError
 from treadle.messages.base import Message
-from treadle.messages.local import ExecutionsStarted, Paused
+from treadle.messages.local import ExecutionsStarted
 from treadle.messages.worker_scheduler import (
     CloseWorker,
     Inventory,
     LearnFunctions,
+    LeaveGracefully,
     LeaveWorker,
     RegisterWorker,
     UnlearnFunctions,
@@ -384,17 +385,17 @@ class Worker:
         await self._close(config.seconds(timeout), executor_wait, LeaveWorker(reason))
 
     async def close_gracefully(self, restart: bool = False, reason: str = "worker-close-gracefully") -> None:
-        """Take no new tasks, finish those that are here, then close. Values that only this worker has are computed again."""
-        if self.status not in (Status.running, Status.paused):
+        """Take no new tasks, finish those that execute, hand the values to other workers, then close.
+
+        When no other worker can take them, they are computed again. ``restart``: the nanny shall start another worker.
+        """
+        if self.status not in (Status.running, Status.paused) or self._stream is None:
             await self.close(reason=reason)
             return
         self.status = Status.closing_gracefully
-        # What is here goes on: the core hands out nothing new, and the scheduler sends nothing.
-        self._performer.handle([Paused(True)])
-        self._pool.resume()
-        while self.status is Status.closing_gracefully and (self._performer.running() or self._performer.queued):
-            await asyncio.sleep(0.01)
-        await self.close(nanny=not restart, reason=reason)
+        logger.info("worker %s closes as soon as others have its data: %s", self.name, reason)
+        self._stream.send([LeaveGracefully(restart)])
+        await self.finished()
 
     async def finished(self) -> None:
         """Wait until it is closed."""

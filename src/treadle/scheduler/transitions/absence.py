@@ -8,6 +8,7 @@ from treadle.exceptions import PeerProtocolError
 from treadle.messages.client_scheduler import ClientWelcome, KeysAliased, KeysPending
 from treadle.messages.worker_scheduler import WorkerWelcome
 from treadle.scheduler.transitions import membership
+from treadle.scheduler.transitions.copies import forget_recipient
 from treadle.scheduler.transitions.desires import unwant
 from treadle.scheduler.transitions.graph import find_task
 from treadle.scheduler.transitions.inventory import Reconciliation, check_inventory
@@ -61,6 +62,9 @@ def come_back(state: ClusterState, worker: WorkerState, message: Any, scheduler_
     out.forget_session(worker.number)
     worker.connected = True
     state.absent_workers.pop(worker, None)
+    if state.copying:
+        # It may not have heard that it was to have them.
+        forget_recipient(state, worker, out)
     out.say(worker, WorkerWelcome(worker.number, scheduler_id, True))
     _reconcile(state, worker, inventory, True, out)
 

@@ -44,10 +44,12 @@ def copy_came(state: ClusterState, task: TaskState, worker: WorkerState) -> None
             del state.copying[task]
 
 
-def forget_recipient(state: ClusterState, worker: WorkerState) -> None:
+def forget_recipient(state: ClusterState, worker: WorkerState, out: Outbox) -> None:
     """It is gone, and with it all that was on its way to it."""
     for task in [task for task, coming in state.copying.items() if worker in coming]:
         copy_came(state, task, worker)
+        if not task.has_recipe:
+            keep_enough(state, task, out)
 
 
 def drop_copies_at(state: ClusterState, holder: WorkerState, tasks: list[TaskState], out: Outbox) -> None:

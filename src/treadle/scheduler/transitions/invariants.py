@@ -94,6 +94,8 @@ def _validate_reservations(state: ClusterState) -> None:
         _check(state, wanted is None or state.reserved.get(wanted) is task, task, "what has a worker for itself has it reserved")
     for task in state.aside:
         _check(state, task.state == QUEUED and bool(state.reserved), task, "aside only while some worker is reserved")
+    for task in [*state.copying, *state.scarce]:
+        _check(state, task.state == MEMORY and state.by_id.get(task.id) is task, task, "copies are made of what is in memory")
     for task in state.deaths:
         _check(state, task.suspicious > 0 and state.by_id.get(task.id) is task, task, "deaths are kept of suspicious tasks")
 

@@ -176,7 +176,7 @@ def remove_worker(state: ClusterState, worker: WorkerState, blame: bool, out: Ou
     if blame:
         blame_suspects(state, worker, report)
     if state.copying:
-        forget_recipient(state, worker)
+        forget_recipient(state, worker, out)
     for task in list(worker.processing):
         state.recommend(task, WAITING)
     for task in list(worker.has_what):

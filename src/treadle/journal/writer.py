@@ -17,7 +17,7 @@ from treadle.journal.directory import Directory
 from treadle.journal.format import Buffer, Header, pack_header, pack_record
 
 #: Shortest time between two syncs, seconds. Nobody but the acknowledgement of submissions waits for one.
-PAUSE_S: Final = 0.01
+PAUSE_S: Final = 0.05
 RETRY_S: Final = 1.0
 _LARGE_BYTES: Final = 2**18
 _sync = getattr(os, "fdatasync", os.fsync)

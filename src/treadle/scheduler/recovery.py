@@ -10,7 +10,20 @@ import msgspec
 from treadle.exceptions import JournalError, PeerProtocolError
 from treadle.journal.directory import Directory
 from treadle.journal.format import Record
-from treadle.messages.client_scheduler import Query, RegisterClient, Restart, RunOn, Shutdown
+from treadle.messages.client_scheduler import (
+    AttachKeys,
+    CancelKeys,
+    DefineFunctions,
+    FireAndForget,
+    ForgetFunctions,
+    KeysScattered,
+    ReattachKeys,
+    RegisterClient,
+    ReleaseKeys,
+    RetryKeys,
+    Sent,
+    SubmitTasks,
+)
 from treadle.messages.codec import decode_client_to_scheduler
 from treadle.messages.journal import FrameFact, KnownClient, StateFact, WorkerFact, decode_fact
 from treadle.messages.scheduler_local import ConnectionLost, JournalRead
@@ -18,8 +31,22 @@ from treadle.scheduler.sessions import events_of_messages
 from treadle.scheduler.transitions.machine import Event, Transitions
 
 _BATCH: Final = 200
-#: What the shell answers by itself. (A restart is a fact of its own.)
-_NO_EVENTS: Final = (Query, RunOn, Restart, Shutdown)
+#: Messages of clients that must outlive the scheduler: they are what is told of a frame. (Leaving and restarts are facts of their own.)
+DURABLE: Final = frozenset(
+    [
+        RegisterClient,
+        DefineFunctions,
+        ForgetFunctions,
+        SubmitTasks,
+        AttachKeys,
+        ReattachKeys,
+        ReleaseKeys,
+        CancelKeys,
+        RetryKeys,
+        KeysScattered,
+        FireAndForget,
+    ]
+)
 
 
 class Recovery:
@@ -118,7 +145,7 @@ def _frame_events(number: int, record: Record) -> Iterator[Event]:
         if isinstance(event.message, RegisterClient):
             # It had been away.
             yield Event(number, ConnectionLost())
-        if not isinstance(event.message, _NO_EVENTS):
+        if type(event.message) is Sent or type(event.message) in DURABLE:
             yield event
 
 

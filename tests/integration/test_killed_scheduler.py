@@ -1,0 +1,157 @@
+"""``dask-scheduler --journal`` is killed, and started again where it was: workers and the client go on."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import treadle
+from treadle import Client, as_completed, wait
+from treadle.comm.security import Security
+
+ROOT = str(Path(treadle.__file__).parents[1])
+LIMIT_S = 90
+
+
+class Machine:
+    """Processes that speak with each other over one port, with a home of their own."""
+
+    def __init__(self, home: Path, stack: contextlib.ExitStack) -> None:
+        self.home = home
+        self.stack = stack
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.environment = {key: value for key, value in os.environ.items() if key not in ("TREADLE_SECRET", "XDG_CONFIG_HOME")}
+        self.environment.update(HOME=str(home), PYTHONPATH=ROOT, TMPDIR=str(home))
+        self.started = 0
+
+    def start(self, name: str, *arguments: str) -> subprocess.Popen[Any]:
+        self.started += 1
+        log = self.stack.enter_context(open(self.home / f"{name}-{self.started}.log", "wb"))
+        process = subprocess.Popen(
+            [sys.executable, "-m", f"treadle.cli.{name}", *arguments], env=self.environment, stdout=log, stderr=log, cwd=self.home
+        )
+        self.stack.callback(self._end, process)
+        return process
+
+    def _end(self, process: subprocess.Popen[Any]) -> None:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+    def scheduler(self) -> subprocess.Popen[Any]:
+        journal = self.home / "journal"
+        process = self.start("scheduler", "--port", str(self.port), "--journal", str(journal), "--secret-file", str(self.home / "secret"))
+        until(lambda: (self.home / "secret").exists())
+        return process
+
+    def worker(self, name: str) -> subprocess.Popen[Any]:
+        arguments = ["--nthreads", "2", "--no-nanny", "--name", name, "--secret-file", str(self.home / "secret")]
+        return self.start("worker", f"127.0.0.1:{self.port}", *arguments)
+
+    def client(self) -> Client:
+        until(lambda: (self.home / "secret").exists())
+        client = Client(f"127.0.0.1:{self.port}", security=Security(secret_file=self.home / "secret"), timeout=LIMIT_S)
+        return self.stack.enter_context(client)
+
+    def logs(self) -> str:
+        return "\n".join(f"{path.name}:\n{path.read_text(errors='replace')[-3000:]}" for path in sorted(self.home.glob("*.log")))
+
+
+def until(condition: Any) -> None:
+    deadline = time.monotonic() + LIMIT_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    with contextlib.ExitStack() as stack:
+        yield Machine(tmp_path, stack)
+
+
+def executions(path: Path) -> collections.Counter[int]:
+    return collections.Counter(int(line) for line in path.read_text().split())
+
+
+def make_step(path: Path) -> Any:
+    def step(number: int, *needs: Any) -> int:
+        import os
+        import time
+
+        file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        os.write(file, f"{number}\n".encode())
+        os.close(file)
+        time.sleep(0.002)
+        return number * number
+
+    return step
+
+
+def test_the_same_futures_resolve_and_nothing_that_was_held_runs_again(machine: Machine) -> None:
+    ran = machine.home / "ran"
+    scheduler = machine.scheduler()
+    for name in ("alice", "bob"):
+        machine.worker(name)
+    client = machine.client()
+    try:
+        client.wait_for_workers(2, timeout=LIMIT_S)
+        step = make_step(ran)
+        futures = client.map(step, range(2000))
+        total = client.submit(sum, futures)
+        for count, _future in enumerate(as_completed(futures), 1):
+            if count == 700:
+                break
+        done = {number for number, future in enumerate(futures) if future.done()}
+        scheduler.kill()
+        scheduler.wait()
+        machine.scheduler()
+        assert total.result(timeout=LIMIT_S) == sum(number * number for number in range(2000))
+        wait(futures, timeout=LIMIT_S)
+        assert client.gather(futures) == [number * number for number in range(2000)]
+        counts = executions(ran)
+        assert set(counts) == set(range(2000))
+        assert len(done) >= 700
+        again = {number for number, count in counts.items() if count > 1}
+        assert not again & done, f"{len(again & done)} ran again whose values were held"
+        assert len(again) <= 4, f"{len(again)} of 2000 ran twice"
+    except BaseException:
+        print(machine.logs())
+        raise
+
+
+def test_a_scheduler_killed_again_and_again_loses_nothing(machine: Machine) -> None:
+    ran = machine.home / "ran"
+    scheduler = machine.scheduler()
+    for name in ("alice", "bob"):
+        machine.worker(name)
+    client = machine.client()
+    try:
+        client.wait_for_workers(2, timeout=LIMIT_S)
+        step = make_step(ran)
+        futures = client.map(step, range(500))
+        for round in range(3):
+            seen = sum(future.done() for future in futures)
+            until(lambda seen=seen: sum(future.done() for future in futures) >= min(seen + 50, len(futures)))
+            scheduler.kill()
+            scheduler.wait()
+            # Also what is submitted while there is no scheduler.
+            futures += client.map(step, range(500 + 100 * round, 600 + 100 * round))
+            scheduler = machine.scheduler()
+        assert client.gather(futures) == [number * number for number in range(800)]
+        assert set(executions(ran)) == set(range(800))
+    except BaseException:
+        print(machine.logs())
+        raise

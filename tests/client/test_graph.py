@@ -101,3 +101,35 @@ def test_nested_keys():
     assert flat_keys(keys) == ["a", ("b", 0), "c"]
     assert replace_keys(keys, {"a": 1, ("b", 0): 2, "c": 3}) == [1, [2, [3]]]
     assert flat_keys(("b", 0)) == [("b", 0)]
+
+
+def expression_of(*collections):
+    found = []
+
+    def schedule(expression, keys, **_):
+        found.append((expression, keys))
+        return [None for _ in keys]
+
+    dask.compute(*collections, scheduler=schedule)
+    return found[0]
+
+
+def test_delayed_objects_are_not_culled_twice(monkeypatch):
+    def cull(*_):
+        raise AssertionError("it takes time that grows with the square of the number of layers")
+
+    leaves = [dask.delayed(operator.neg)(number) for number in range(5)]
+    unused, total = leaves[0] + 1, dask.delayed(sum)(leaves[1:])
+    expression, keys = expression_of(total, total + 1)
+    monkeypatch.setattr("dask.highlevelgraph.HighLevelGraph.cull", cull)
+    table = build_table(expression, flat_keys(keys), lambda key: False, {})
+    assert unused.key not in table.nodes and leaves[0].key not in table.nodes
+    assert {leaf.key for leaf in leaves[1:]} < set(table.nodes)
+    assert len(table) == 6
+
+
+def test_annotations_of_delayed_objects():
+    with dask.annotate(retries=3):
+        one = dask.delayed(operator.neg)(1)
+    expression, keys = expression_of(one)
+    assert build_table(expression, flat_keys(keys), lambda key: False, {}).annotations == {one.key: {"retries": 3}}

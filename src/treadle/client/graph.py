@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from graphlib import CycleError
 from typing import Any
 
-from dask._expr import Expr
+import dask
+from dask._expr import Expr, HLGExpr, _HLGExprSequence
 from dask._task_spec import GraphNode, convert_legacy_graph
 from dask.base import get_annotations
 from dask.core import flatten
-from dask.highlevelgraph import HighLevelGraph
+from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from dask.typing import no_default
 
 from treadle.client.futures import Future
@@ -42,6 +43,9 @@ class Table:
 def materialize(dsk: Any) -> tuple[dict[Key, Any], dict[str, dict[Key, Any]]]:
     """The nodes of a dict, a HighLevelGraph or an expression, and its annotations: name -> key -> value."""
     if isinstance(dsk, Expr):
+        delayed = _of_delayed(dsk)
+        if delayed is not None:
+            return materialize(delayed)
         graph = dict(dsk.__dask_graph__())
         # After the graph: optimisation may change them.
         return graph, dsk.__dask_annotations__()
@@ -56,6 +60,25 @@ def materialize(dsk: Any) -> tuple[dict[Key, Any], dict[str, dict[Key, Any]]]:
     if isinstance(dsk, Mapping):
         return dict(dsk), {}
     raise TypeError(f"a graph is a dict, a HighLevelGraph or an expression, not {type(dsk).__name__}")
+
+
+def _of_delayed(expr: Expr) -> HighLevelGraph | None:
+    """The graph of Delayed objects and of nothing else, as it is; None for any other expression.
+
+    All that their optimisation does is to leave out what is not needed, which is done here anyway, and there takes time
+    that grows with the square of their number.
+    """
+    from dask.delayed import optimize as optimize_delayed
+
+    operands = list(expr.operands) if isinstance(expr, _HLGExprSequence) else [expr]
+    if dask.config.get("optimization.fuse.delayed", False):
+        return None
+    for operand in operands:
+        if not isinstance(operand, HLGExpr) or operand.low_level_optimizer is not optimize_delayed:
+            return None
+        if not all([type(layer) is MaterializedLayer for layer in operand.hlg.layers.values()]):
+            return None
+    return HighLevelGraph.merge(*[operand.hlg for operand in operands])
 
 
 def build_table(dsk: Any, keys: Sequence[Key], known: Callable[[Key], bool], futures: dict[Key, Future]) -> Table:

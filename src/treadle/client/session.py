@@ -36,8 +36,6 @@ from treadle.messages.client_scheduler import (
     RanOn,
     Received,
     RegisterClient,
-    Restart,
-    RunOn,
     SchedulerClosing,
     Sent,
     SubmitTasks,
@@ -476,8 +474,9 @@ class Session:
         sent.keep(body, buffers)
         if self._requests:
             for message in batch:
-                if isinstance(message, (Query, RunOn, Restart)) and message.request in self._requests:
-                    self._requests[message.request].sequence = sent.sequence
+                request = self._requests.get(getattr(message, "request", 0))
+                if request is not None:
+                    request.sequence = sent.sequence
 
     def _send_each(self, comm: Comm, batch: list[Message], buffers: list[Any], wake: list[Waiter]) -> None:
         """One message of these cannot be sent (a number too large for the wire, a text that is none): all others are.

@@ -187,7 +187,7 @@ def scatter_keys(state: ClusterState, client: ClientState, message: Any, tasks: 
             # The client takes it for finished.
             if task.state == ERRED:
                 out.erred_for(client, task)
-            elif state.orphans and claim(state, task, out):
+            elif state.orphans and claim(state, task, False, out):
                 pass
             elif task.state == RELEASED and not task.has_recipe and is_recovering(state):
                 # Those workers served an earlier scheduler, and may come with the value.

@@ -7,7 +7,6 @@ from typing import Any
 from treadle.exceptions import PeerProtocolError
 from treadle.messages.base import TaskOptions
 from treadle.scheduler.transitions.desires import alias, check_keys, forget_aliases, want
-from treadle.scheduler.transitions.orphans import claim
 from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.records import (
     FORGOTTEN,
@@ -20,7 +19,6 @@ from treadle.scheduler.transitions.records import (
     TaskGroup,
     TaskPrefix,
     TaskState,
-    is_needed,
 )
 from treadle.scheduler.transitions.state import ClusterState
 from treadle.utils.keys import group_of, is_key, key_from_wire, prefix_of
@@ -308,8 +306,6 @@ def _start(
             if task is not None:
                 want(state, client, task, out)
     for task in fresh:
-        if state.orphans and task.key in state.orphans and is_needed(task) and claim(state, task, out):
-            continue
         if task.state == RELEASED:
             if task.who_wants or task.live_dependents > 0 or task.later_dependents > 0:
                 state.recommend(task, WAITING)

@@ -238,7 +238,7 @@ def reattach_keys(state: ClusterState, client: ClientState, message: Any, out: O
             task = TaskState(id, key, get_group(state, group_of(key), key), (0.0, state.generation, 0))
             add_task(state, task)
             want_quietly(client, task)
-            if not claim(state, task, out):
+            if not claim(state, task, False, out):
                 await_value(state, task, out)
                 pending.append(id)
         else:

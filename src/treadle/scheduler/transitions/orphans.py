@@ -29,7 +29,6 @@ from treadle.scheduler.transitions.records import (
 from treadle.scheduler.transitions.rules.common import add_copy, move
 from treadle.scheduler.transitions.rules.erred import own_error
 from treadle.scheduler.transitions.rules.memory import to_memory
-from treadle.scheduler.transitions.rules.processing import to_no_worker
 from treadle.scheduler.transitions.state import ClusterState
 
 #: What clients are told of keys that nobody has brought.
@@ -109,11 +108,15 @@ def is_here(state: ClusterState, orphan: Orphan) -> bool:
     return state.by_number.get(orphan.worker.number) is orphan.worker
 
 
-def claim(state: ClusterState, task: TaskState, out: Outbox) -> bool:
-    """``task`` has come to be known and needed. Whether a worker has brought its value, or executes it."""
-    rows = state.orphans.pop(task.key, None)
+def claim(state: ClusterState, task: TaskState, last_chance: bool, out: Outbox) -> bool:
+    """``task`` is known and needed. Whether a worker has brought its value, or executes it and goes on with that.
+
+    It can only go on with a task that is ready: others are looked at again when they are (``last_chance``).
+    """
+    rows = state.orphans.get(task.key)
     if rows is None:
         return False
+    waiting: list[Orphan] = []
     found = False
     for orphan in rows:
         worker = orphan.worker
@@ -129,10 +132,18 @@ def claim(state: ClusterState, task: TaskState, out: Outbox) -> bool:
         worker = orphan.worker
         if orphan.stage == NOT_RUNNING or not is_here(state, orphan):
             continue
-        if not found and orphan.id == task.id and adopt(state, task, worker, orphan.stage, orphan.attempt, out):
-            found = True
-        else:
-            out.drop_id(orphan.id, worker)
+        if not found and orphan.id == task.id:
+            if adopt(state, task, worker, orphan.stage, orphan.attempt, out):
+                found = True
+                continue
+            if not last_chance:
+                waiting.append(orphan)
+                continue
+        out.drop_id(orphan.id, worker)
+    if waiting:
+        state.orphans[task.key] = waiting
+    else:
+        del state.orphans[task.key]
     return found
 
 
@@ -169,7 +180,8 @@ def await_value(state: ClusterState, task: TaskState, out: Outbox) -> None:
     """``task`` is released and wanted, and has no recipe: a worker may bring its value."""
     move(state, task, WAITING, out)
     task.waiting_on = 0
-    to_no_worker(state, task, out)
+    move(state, task, NO_WORKER, out)
+    state.unrunnable[task] = state.now
     state.awaited[task] = state.now + state.limits.recovery_grace_s
 
 

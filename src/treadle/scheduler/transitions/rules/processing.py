@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from treadle.scheduler.transitions.orphans import claim
 from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.placement import assign, choose_worker, is_restricted, is_rootish, valid_workers
 from treadle.scheduler.transitions.records import NO_WORKER, QUEUED, WAITING, TaskState
@@ -14,6 +15,8 @@ def to_processing(state: ClusterState, task: TaskState, out: Outbox) -> None:
     """A waiting task whose dependencies are all in memory goes on: to a worker, the queue, or no-worker."""
     if task.state != WAITING or task.waiting_on > 0:
         # A dependency was lost again between the recommendation and now.
+        return
+    if state.orphans and claim(state, task, True, out):
         return
     if state.holding or not (state.running or state.reserved):
         to_no_worker(state, task, out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from treadle.scheduler.transitions.orphans import claim
 from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.records import (
     ERRED,
@@ -26,6 +27,8 @@ def to_waiting(state: ClusterState, task: TaskState, out: Outbox) -> None:
     if not is_needed(task):
         # The last one who wanted it went away between the recommendation and now.
         state.recommend(task, RELEASED)
+        return
+    if state.orphans and start != PROCESSING and claim(state, task, False, out):
         return
     if not task.has_recipe:
         if task in state.awaited:

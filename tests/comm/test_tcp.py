@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import socket
 import struct
+import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -307,3 +309,35 @@ def test_sockets_work_with_uvloop() -> None:
         await listener.stop()
 
     uvloop.run(run())
+
+
+# -------------------------------------------------------------------------------------------------- vanished hosts
+
+
+def blind(sock: socket.socket) -> None:
+    """From here on its kernel sees nothing of what is sent to it, as if the host had vanished: not even that it is acknowledged."""
+    instruction = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))  # return 0: keep nothing of any packet
+    program = struct.pack("HL", 1, ctypes.addressof(instruction))
+    sock.setsockopt(socket.SOL_SOCKET, 26, program)  # SO_ATTACH_FILTER
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks the kernel of Linux")
+def test_a_host_that_vanishes_is_noticed_and_a_process_that_does_not_read_is_not_taken_for_one() -> None:
+    async def scene(host: Host) -> None:
+        _, busy = await host.known()
+        await host.until(lambda: len(host.comms) == 1)
+        busy.transport.pause_reading()  # type: ignore[attr-defined]
+        for _ in range(64):
+            host.comms[0].send(b"x" * 2**20)
+        _, gone = await host.known()
+        await host.until(lambda: len(host.comms) == 2)
+        blind(gone.transport.get_extra_info("socket")._sock)
+        host.comms[1].send(b"are you there?")
+        await host.until(lambda: bool(host.ends))
+        (error,) = host.ends
+        assert isinstance(error, CommClosedError) and "does not answer" in str(error)
+        assert host.comms[1].closed and not host.comms[0].closed and host.comms[0].unsent_bytes
+        for writer in (busy, gone):
+            writer.transport.abort()
+
+    play(scene)

@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import sys
 import threading
+import weakref
 from collections import deque
 from collections.abc import Sequence
 from itertools import islice
@@ -25,9 +27,16 @@ STAGING_BYTES = 256 * 1024
 _TURN_BYTES = 4 * 1024 * 1024
 #: Pieces in one system call; the kernel's own limit is 1024.
 _MAX_PIECES = 512
+#: A host that did not answer when the same was sent to it so often in a row is gone: that takes some seconds, where the way there
+#: takes milliseconds. The kernel's own limit, a quarter of an hour, is meant for networks. (With TCP_USER_TIMEOUT a connection
+#: would also end when the process there just does not read for a while: it may be busy.)
+_MOST_ATTEMPTS = 5
+_LOOK_S = 1.0
 #: ``close`` waits this long for its frames to go out, and then this long for the other side to take them.
 _DRAIN_S = 5.0
 _LINGER_S = 1.0
+#: Only there its layout is known.
+_TCP_INFO: int | None = getattr(socket, "TCP_INFO", None) if sys.platform == "linux" else None
 
 
 class _Staging(threading.local):
@@ -37,6 +46,31 @@ class _Staging(threading.local):
 
 
 _staging = _Staging()
+
+
+class _Watch:
+    """Looks at all comms of a loop now and then: is anybody there still?"""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.comms: weakref.WeakSet[TcpComm] = weakref.WeakSet()
+        self._due = False
+
+    def add(self, comm: TcpComm) -> None:
+        self.comms.add(comm)
+        if not self._due:
+            self._due = True
+            self._loop.call_later(_LOOK_S, self._look)
+
+    def _look(self) -> None:
+        for comm in list(self.comms):
+            comm.look()
+        self._due = len(self.comms) > 0
+        if self._due:
+            self._loop.call_later(_LOOK_S, self._look)
+
+
+_watches: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Watch] = weakref.WeakKeyDictionary()
 
 
 class TcpComm(Comm):
@@ -77,6 +111,11 @@ class TcpComm(Comm):
         self._socket_closed = False
         self._notified = False
         self._peer_ended: asyncio.Future[None] | None = None
+        if _TCP_INFO is not None:
+            watch = _watches.get(loop)
+            if watch is None:
+                watch = _watches[loop] = _Watch(loop)
+            watch.add(self)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open"
@@ -302,6 +341,19 @@ class TcpComm(Comm):
             if not waiter.done():
                 waiter.set_exception(error)
 
+    def look(self) -> None:
+        """Give up a host that does not answer any more."""
+        if self._socket_closed:
+            return
+        assert _TCP_INFO is not None
+        try:
+            # The third byte of struct tcp_info: how often the same was sent again. An answer of the kernel there sets it back.
+            attempts = self._sock.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, 8)[2]
+        except OSError:
+            return
+        if attempts >= _MOST_ATTEMPTS:
+            self._finish(CommClosedError(f"the connection to {self.peer_address} is lost: the host does not answer"))
+
     # --------------------------------------------------------------------------------------------- closing
 
     @property
@@ -362,6 +414,9 @@ class TcpComm(Comm):
             self._loop.remove_reader(self._fd)
         self._stop_writing()
         self._sock.close()
+        watch = _watches.get(self._loop)
+        if watch is not None:
+            watch.comms.discard(self)
         self._fail_waiters(self._closed_error())
         if self._peer_ended is not None and not self._peer_ended.done():
             self._peer_ended.set_result(None)

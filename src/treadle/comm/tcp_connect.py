@@ -23,8 +23,9 @@ _BACKLOG = 2048
 _ACCEPTS_A_TURN = 32
 #: Out of file descriptors: accept again after this long.
 _ACCEPT_PAUSE_S = 1.0
-#: The kernel asks a silent host whether it is there after so many seconds, again after so many, and so often.
-_KEEP_ALIVE = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 4))
+#: The kernel asks a silent host whether it is there after so many seconds, again after so many, and so often. Its kernel answers,
+#: however busy or stopped its processes are. Of a host that is sent something see ``treadle.comm.tcp``.
+_KEEP_ALIVE = (("TCP_KEEPIDLE", 4), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", 3))
 
 
 def _prepare(sock: socket.socket) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import cloudpickle
 
 from treadle.client.base import ClientBase, optional_seconds
+from treadle.client.explaining import ExplainingMethods
 from treadle.client.introspection import IntrospectionMethods
 from treadle.client.moving import MovingMethods
 from treadle.client.options import worker_names
@@ -19,7 +20,7 @@ from treadle.messages.client_scheduler import RanOn, Restart, RunOn, Shutdown
 from treadle.serialize.errors import load_error
 
 
-class ClusterMethods(MovingMethods, IntrospectionMethods, ClientBase):
+class ClusterMethods(MovingMethods, ExplainingMethods, IntrospectionMethods, ClientBase):
     """The part of ``Client`` that is for administrators."""
 
     _timeout_s: float

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ from treadle.scheduler.sessions import Sessions
 from treadle.scheduler.transitions.machine import Transitions
 from treadle.scheduler.transitions.records import WorkerState
 from treadle.serialize.run import run_function
+from treadle.utils.asking import explain_on_worker
 
 logger = logging.getLogger(__name__)
 
@@ -156,6 +158,15 @@ class Admin:
         if any(worker.number in old for worker in workers):
             return False
         return nannies <= {worker.nanny for worker in workers if worker.nanny is not None}
+
+    async def ask_worker(self, worker: WorkerState, id: int) -> dict[str, Any]:
+        """What the worker knows of a task: see ``treadle.worker.explaining``. Raises ConnectionError, or RuntimeError when it failed."""
+        payload = pickle.dumps((explain_on_worker, (id,), {}), 5)
+        ran: FunctionRan = await self._ask(worker.number, lambda request: WorkerRun(request, payload))
+        if ran.error is not None:
+            raise RuntimeError(ran.error.exception_text)
+        answer: dict[str, Any] = pickle.loads(ran.payload)
+        return answer
 
     def has_nanny(self, worker: WorkerState) -> bool:
         return worker.nanny is not None and worker.nanny in self._nannies.numbers

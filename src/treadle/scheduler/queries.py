@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from treadle.scheduler.explaining import explain
 from treadle.scheduler.transitions.machine import Transitions
 from treadle.scheduler.transitions.records import STATE_NAMES, TaskState, WorkerState
 from treadle.utils.keys import key_from_wire
@@ -142,6 +143,7 @@ SUBJECTS: dict[str, Callable[[Transitions, dict[str, Any]], Any]] = {
     "task_counts": task_counts,
     "story": story,
     "statistics": statistics,
+    "why": explain,
 }
 
 

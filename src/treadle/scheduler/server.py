@@ -40,6 +40,7 @@ from treadle.scheduler.sessions import Arrival, Session, Sessions, events_of
 from treadle.scheduler.transitions.machine import Event, Transitions
 from treadle.scheduler.transitions.records import ClientState, TaskState, WorkerState
 from treadle.scheduler.transitions.state import Limits
+from treadle.scheduler.watchdog import Watchdog
 from treadle.utils.scheduler_file import SchedulerFile, remove_scheduler_file, write_scheduler_file
 from treadle.utils.status import Status
 
@@ -131,6 +132,7 @@ class Scheduler:
         self._interval_s = config.seconds(delete_interval)
         self._worker_ttl_s = settings.worker_ttl_s if worker_ttl is None else config.seconds(worker_ttl)
         self._idle_timeout_s = settings.idle_timeout_s if idle_timeout is None else config.seconds(idle_timeout)
+        self._stuck_after_s = settings.stuck_after_s
         self._scheduler_file = scheduler_file
         self.security = Security(**security) if isinstance(security, dict) else security
         self._secret: Secret | None = None
@@ -151,6 +153,7 @@ class Scheduler:
         self._admin: Admin
         self._liveness: Liveness
         self._mover: Mover
+        self._watchdog: Watchdog
         self._loop: asyncio.AbstractEventLoop
         self.started = 0.0
 
@@ -273,6 +276,7 @@ class Scheduler:
         self._sessions = Sessions(loop, self._on_turn)
         self._admin = Admin(self.transitions, self._sessions, self._nannies, self._tell, self)
         self._mover = Mover(self.transitions, self._admin, self._tell)
+        self._watchdog = Watchdog(self.transitions, self._admin, self._stuck_after_s or 0.0)
         self._liveness = Liveness(self.transitions, self._sessions, self._nannies, self._handle, self._worker_ttl_s)
         try:
             self._secret = self._find_secret()
@@ -306,7 +310,6 @@ class Scheduler:
             path, self.transitions, self._sessions, self._loop, compact_from_bytes=self._journal_compaction_bytes, tell=self._tell
         )
         self._clock_offset_s = max(0.0, self.transitions.state.now - self._loop.time())
-        self.transitions.state.clock_offset_s = time() - self._now()
         return journal
 
     def _find_secret(self) -> Secret:
@@ -356,10 +359,11 @@ class Scheduler:
             raise RuntimeError("the scheduler was not started")
         await self._finished.wait()
 
-    def _spawn(self, coroutine: Any) -> None:
+    def _spawn(self, coroutine: Any) -> asyncio.Task[Any]:
         task: asyncio.Task[Any] = self._loop.create_task(coroutine)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+        return task
 
     # ------------------------------------------------------------------------------------------- one turn
 
@@ -521,13 +525,17 @@ class Scheduler:
 
     async def _keep_house(self) -> None:
         """Time-outs: tasks without workers, silent workers, an idle cluster."""
-        active_at = self._loop.time()
+        active_at = watched_at = self._loop.time()
+        watch: asyncio.Task[Any] | None = None
         seen = -1
         while self.status is Status.running:
             await asyncio.sleep(self._interval_s)
             now = self._loop.time()
             self._tell(Tick())
             self._liveness.look(now)
+            if self._stuck_after_s is not None and now - watched_at >= self._stuck_after_s / 4 and (watch is None or watch.done()):
+                watched_at = now
+                watch = self._spawn(self._watchdog.look(now))
             statistics = self.transitions.statistics()
             counts = statistics["tasks"]
             busy = counts["waiting"] + counts["queued"] + counts["processing"] > 0

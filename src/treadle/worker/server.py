@@ -14,6 +14,7 @@ import weakref
 from collections.abc import Awaitable, Callable, Generator, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from time import time
 from typing import Any, ClassVar, Final
 
 import cloudpickle
@@ -53,6 +54,7 @@ from treadle.worker import options as worker_options
 from treadle.worker.calling import FunctionTable
 from treadle.worker.data.store import Store, make_mapping
 from treadle.worker.execution import Exited, ThreadPool
+from treadle.worker.explaining import explain
 from treadle.worker.memory_limit import parse_memory_limit
 from treadle.worker.named_executors import NamedExecutors
 from treadle.worker.performer import Performer
@@ -218,6 +220,10 @@ class Worker:
             queued=self._performer.queued,
             answers_under_way=self._server.under_way,
         )
+
+    def explain(self, id: int) -> dict[str, Any]:
+        """Where the task with that id stands here, and what it waits for."""
+        return explain(self._core.state, id, self._performer.running(), self._performer.queued, self.loop.time(), time())
 
     def story(self, *ids: int) -> list[tuple[float, int, str, str]]:
         """(when, id, start, finish) of the last transitions of these tasks, or of all."""

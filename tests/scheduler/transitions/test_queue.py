@@ -89,6 +89,12 @@ def test_shares_are_equal() -> None:
     assert len(scene.sent("w1")) == len(scene.sent("w2")) == 30
 
 
+def test_shares_of_very_short_tasks_are_worth_a_message() -> None:
+    scene = scene_with("w1", "w2", "w3", default_task_durations_s={"x": 0.0001})
+    scene.submit(numbered("x", 6))
+    assert sorted(len(scene.sent(name)) for name in ("w1", "w2", "w3")) == [0, 1, 5]
+
+
 def test_queue_goes_by_rank() -> None:
     scene = scene_with("w1")
     scene.submit("a b c d e f", ranks=[5, 4, 3, 2, 1, 0])

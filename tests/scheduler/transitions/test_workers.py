@@ -348,7 +348,7 @@ def test_registered_worker_does_not_register_again() -> None:
 
 
 def test_short_task_behind_one_that_takes_longer_than_expected_is_asked_back() -> None:
-    scene = scene_with("w1", "w2", default_task_durations_s={"t": 0.0001})
+    scene = scene_with("w1", "w2", default_task_durations_s={"t": 0.0004})
     scene.submit("t-0 t-1 t-2 t-3")
     behind = [key for key in ("t-0", "t-1", "t-2", "t-3") if scene.where(key) == "w1"]
     assert len(behind) == 2
@@ -357,7 +357,7 @@ def test_short_task_behind_one_that_takes_longer_than_expected_is_asked_back() -
     assert scene.sent("w1") == []
     for key in ("t-0", "t-1", "t-2", "t-3"):
         if key not in behind:
-            scene.finish(key, on="w2", duration=0.0001)
+            scene.finish(key, on="w2", duration=0.0004)
     assert scene.sent("w1") == [f"take back {behind[1]}"]
     scene.give_back(behind[1], on="w1")
     assert scene.where(behind[1]) == "w2"

@@ -14,6 +14,8 @@ from treadle.scheduler.transitions.state import ClusterState
 TRANSFER_LATENCY_S: Final = 0.001
 #: Holders of one dependency that are looked at; a value that is everywhere says nothing about where to go.
 MOST_HOLDERS: Final = 8
+#: A share of queued tasks is not cut smaller than this much work, seconds: what two more messages cost all parties.
+SMALLEST_SHARE_S: Final = 0.0005
 
 
 def is_restricted(task: TaskState) -> bool:
@@ -182,7 +184,10 @@ def assign(state: ClusterState, task: TaskState, worker: WorkerState, out: Outbo
 
 
 def fill(state: ClusterState, out: Outbox) -> None:
-    """Send queued tasks to the workers that have room, in runs of neighbours, an equal share for each."""
+    """Send queued tasks to the workers that have room, in runs of neighbours, an equal share for each.
+
+    Very short tasks go to fewer workers than have room: a message for one or two of them would cost more than they do.
+    """
     settle(state)
     #: Of the workers that had room when the round began, how many are still to be looked at; tasks for each of them.
     left = share = 0
@@ -190,6 +195,9 @@ def fill(state: ClusterState, out: Outbox) -> None:
         if left == 0:
             left = len(state.roomy)
             share = -(-state.queue.live // left)
+            first = state.queue.peek()
+            if first is not None:
+                share = max(share, int(SMALLEST_SHARE_S / expected_duration(state, first.group.prefix)))
         left -= 1
         worker = next(iter(state.roomy))
         given = 0

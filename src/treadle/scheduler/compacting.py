@@ -6,6 +6,7 @@ loop of the scheduler has a part in it, and nothing happens if it fails. Prints 
 
 from __future__ import annotations
 
+import gc
 import os
 import secrets
 import sys
@@ -31,6 +32,8 @@ def compact(directory: Directory, number: int) -> int:
 
 
 def main() -> None:
+    # It makes millions of records that all live until it ends.
+    gc.disable()
     if hasattr(os, "nice"):
         os.nice(10)
     print(compact(Directory(sys.argv[1], lock=False), int(sys.argv[2])))

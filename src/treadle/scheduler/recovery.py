@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import logging
 from collections.abc import Iterator
 from typing import Final
 
@@ -10,6 +12,7 @@ import msgspec
 from treadle.exceptions import JournalError, PeerProtocolError
 from treadle.journal.directory import Directory
 from treadle.journal.format import Record
+from treadle.journal.reader import Segment
 from treadle.messages.client_scheduler import (
     AttachKeys,
     CancelKeys,
@@ -29,6 +32,8 @@ from treadle.messages.journal import FrameFact, KnownClient, StateFact, WorkerFa
 from treadle.messages.scheduler_local import ConnectionLost, JournalRead
 from treadle.scheduler.sessions import events_of_messages
 from treadle.scheduler.transitions.machine import Event, Transitions
+
+logger = logging.getLogger(__name__)
 
 _BATCH: Final = 200
 #: Messages of clients that must outlive the scheduler: they are what is told of a frame. (Leaving and restarts are facts of their own.)
@@ -74,8 +79,21 @@ def recover(directory: Directory, core: Transitions, *, below: int | None = None
     recovery = Recovery()
     segments = directory.segments(below)
     replay = Replay(core)
+    # Nothing of it is garbage: looking for some again and again takes longer than all the rest.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        _tell(directory, segments, replay, recovery, below is None)
+    finally:
+        if collecting:
+            gc.enable()
+    return recovery
+
+
+def _tell(directory: Directory, segments: list[tuple[int, Segment]], replay: Replay, recovery: Recovery, newest: bool) -> None:
+    """``newest``: the last of the segments is the one that may have a torn end."""
     for number, segment in segments:
-        last = below is None and number == segments[-1][0]
+        last = newest and number == segments[-1][0]
         recovery.newest_segment = number
         for record in segment.records(last):
             recovery.records += 1
@@ -93,7 +111,6 @@ def recover(directory: Directory, core: Transitions, *, below: int | None = None
             recovery.cut_bytes = segment.size - segment.good_bytes
             directory.cut(segment)
     replay.end(recovery)
-    return recovery
 
 
 class Replay:
@@ -103,6 +120,8 @@ class Replay:
         self._core = core
         self._events: list[Event] = []
         self._now = 0.0
+        #: Why something of it was not taken in: it had not been by the scheduler before, either.
+        self.refused: list[str] = []
         core.begin_restoring()
 
     def take(self, record: Record, recovery: Recovery) -> None:
@@ -130,10 +149,12 @@ class Replay:
     def _flush(self) -> None:
         events, self._events = self._events, []
         if events:
-            self._core.handle(events, self._now)
+            self.refused += [why for _number, why in self._core.handle(events, self._now).closes]
 
     def end(self, recovery: Recovery) -> None:
         self._flush()
+        if self.refused:
+            logger.warning("%d records of the journal were not taken in, as they were not before: %s", len(self.refused), self.refused[0])
         # Their counts of attempts start above all that the scheduler before can have given.
         self._events.append(Event(0, JournalRead((recovery.epoch + 1) << 24)))
         self._flush()

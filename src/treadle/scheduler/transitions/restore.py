@@ -98,6 +98,9 @@ def end_of_restoring(state: ClusterState, first_attempt: int) -> None:
     state.started_at = now
     for task in state.tasks.values():
         task.attempt = first_attempt
+        if task.state == MEMORY and not task.has_recipe:
+            # Whether it has copies enough is looked at when workers are back.
+            state.scarce[task] = None
     for task in state.unrunnable:
         state.unrunnable[task] = now
     for task in state.awaited:

@@ -98,10 +98,12 @@ class Session:
         self._number = 0
         self._registration = RegisterClient("", {})
         self._reconnecting: asyncio.Task[None] | None = None
-        #: The stream is a new one: first of all, what is not acknowledged is sent again; then the scheduler is asked
-        #: where everything stands, as soon as no thread has keys that are not yet in ``outgoing``.
-        self._resend_due = self._confirm_due = False
+        #: The welcome of a scheduler to which it has come back, until the two are brought together: as soon as no thread has keys in
+        #: the ledger that are not yet in ``outgoing``.
+        self._returned: ClientWelcome | None = None
         self._composing = 0
+        #: First of all, what is not acknowledged is sent again.
+        self._resend_due = False
         #: Who waits until no more than so many bytes are unsent or not acknowledged.
         self._drain_waiters: list[tuple[int, asyncio.Future[None]]] = []
         #: The scheduler gave this client its number: ids are final, and it may be told of them.
@@ -179,6 +181,7 @@ class Session:
             # What it said last counts.
             self._turn()
         self.connected = False
+        self._returned = None
         if self._reconnecting is not None and self.closed_reason is None:
             # It goes on trying.
             if self._welcome is not None and not self._welcome.done():
@@ -213,7 +216,7 @@ class Session:
                 lost = f"the scheduler refused the client: {error}"
                 break
             else:
-                if not self.connected:
+                if comm.closed:
                     continue
                 self._reconnecting = None
                 logger.info("the client is back at its scheduler")
@@ -226,35 +229,43 @@ class Session:
         self._give_up(f"the connection to the scheduler was lost ({lost})")
         self._tell_status("closed")
 
-    def _on_welcome(self, message: ClientWelcome, wake: list[Waiter]) -> None:
+    def _on_welcome(self, message: ClientWelcome) -> None:
         """Under the lock."""
-        again = self.welcomed
         self.scheduler_id = message.scheduler_id
-        if not again or message.number != self._number:
-            if again:
-                # Somebody else has its number: nothing that it has said of its keys means anything any more.
-                self.ledger.cancel_all(LOST_IN_RESTART, wake)
-                self.sent.clear()
-                self.outgoing.take()
-            shift = self.ledger.set_number(message.number)
-            self.outgoing.rebase(shift)
-            self._functions.rebase(shift)
-            self._number = message.number
-            self.welcomed = True
-        if again:
-            self.peers.clear()
-            if message.known:
-                self.sent.received(message.received)
-            else:
-                on_their_way = self.sent.messages() + self.outgoing.messages()
-                lost = recollections(self.ledger, self._number, self._functions.defined(), on_their_way)
-                if lost:
-                    self.sent.put_first(encode([*lost, Sent(self.sent.acknowledged)]))
-            self._ask_again()
-            self._resend_due = self._confirm_due = True
-        self.connected = True
+        if self.welcomed:
+            self._returned = message
+        else:
+            self._take_number(message.number)
+            self.welcomed = self.connected = True
         if self._welcome is not None and not self._welcome.done():
             self._welcome.set_result(None)
+
+    def _take_number(self, number: int) -> None:
+        shift = self.ledger.set_number(number)
+        self.outgoing.rebase(shift)
+        self._functions.rebase(shift)
+        self._number = number
+
+    def _settle_return(self, welcome: ClientWelcome, wake: list[Waiter]) -> None:
+        """All that this client has said is in ``sent`` or ``outgoing``: bring it together with what the scheduler has. Under the lock."""
+        self._returned = None
+        self.peers.clear()
+        if welcome.number != self._number:
+            # Somebody else has its number: nothing that it has said of its keys means anything any more.
+            self.ledger.cancel_all(LOST_IN_RESTART, wake)
+            self.sent.clear()
+            self.outgoing.take()
+            self._take_number(welcome.number)
+        if welcome.known:
+            self.sent.received(welcome.received)
+        else:
+            on_their_way = self.sent.messages() + self.outgoing.messages()
+            lost = recollections(self.ledger, self._number, self._functions.defined(), on_their_way)
+            if lost:
+                self.sent.put_first(encode([*lost, Sent(self.sent.acknowledged)]))
+        self._ask_again()
+        self.outgoing.add(ConfirmKeys([state.id for state in self.ledger.states.values() if state.status is not ERROR]))
+        self._resend_due = self.connected = True
 
     def _ask_again(self) -> None:
         """The answers of questions that the scheduler has are lost, or will be. What only reads is asked again."""
@@ -280,7 +291,7 @@ class Session:
         finally:
             with self.lock:
                 self._composing -= 1
-            if self._confirm_due:
+            if self._returned is not None:
                 self.wake_up()
 
     async def close(self, *, fast: bool = False) -> None:
@@ -438,18 +449,17 @@ class Session:
         with self.lock:
             wake, self._to_wake = self._to_wake, wake
             for message in messages:
-                if not self._handle(message, wake):
+                if not self._handle(message):
                     self.ledger.handle(message, wake)
             if self._released:
                 count = len(self._released)
                 gone = self.ledger.release([self._released.popleft() for _ in range(count)])
                 if gone:
                     self.outgoing.release(gone)
+            if self._returned is not None and not self._composing:
+                self._settle_return(self._returned, wake)
             again = list(self.sent) if self._resend_due else []
             self._resend_due = False
-            if self._confirm_due and not self._composing and self.connected:
-                self._confirm_due = False
-                self.outgoing.add(ConfirmKeys([state.id for state in self.ledger.states.values() if state.status is not ERROR]))
             # Before the welcome the ids are provisional.
             out = self.outgoing.take() if self.connected and len(self.outgoing) else []
         comm = self.comm
@@ -494,7 +504,7 @@ class Session:
                     states = [self.ledger.by_id[id] for id in getattr(message, "ids", ()) if id in self.ledger.by_id]
                     self.ledger.cancel(states, f"could not be sent to the scheduler ({error})", None, wake)
 
-    def _handle(self, message: Message, wake: list[Waiter]) -> bool:
+    def _handle(self, message: Message) -> bool:
         """Messages that are not about keys. Returns whether this was one."""
         if isinstance(message, ClientReply):
             self._answer(message.request, message.value)
@@ -509,7 +519,7 @@ class Session:
         elif isinstance(message, ClientRefused):
             self._refused(message)
         elif isinstance(message, ClientWelcome):
-            self._on_welcome(message, wake)
+            self._on_welcome(message)
         elif isinstance(message, Received):
             self.sent.received(message.sequence)
         elif isinstance(message, SchedulerClosing):

@@ -182,8 +182,9 @@ class SubmitMethods(ClientBase):
             return Future(key, self, dead_state(key, "lost dependencies"))
         if call.buffers or call.constants:
             columns = Columns()
-            state = self._add_row(columns, key, known, call, needs, constants)
-            self._send_columns(columns, terms)
+            with session.composing():
+                state = self._add_row(columns, key, known, call, needs, constants)
+                self._send_columns(columns, terms)
             return Future(key, self, state)
         with session.lock:
             state, id = session.ledger.claim_one(key)
@@ -359,6 +360,10 @@ class _Mapping:
 
     def send_slow(self, chunk: Sequence[tuple[Any, ...]], keys: list[Any], start: int) -> list[Future]:
         """Any arguments, keyword arguments, futures."""
+        with self.client.session.composing():
+            return self._send_slow(chunk, keys, start)
+
+    def _send_slow(self, chunk: Sequence[tuple[Any, ...]], keys: list[Any], start: int) -> list[Future]:
         client = self.client
         futures: list[Future] = []
         #: What the rows depend on, until they are on their way.

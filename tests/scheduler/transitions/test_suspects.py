@@ -199,3 +199,19 @@ def test_a_suspect_that_nobody_wants_any_more_frees_its_worker():
     scene.submit("x", options=TaskOptions(workers=["w2"]))
     scene.release("s")
     assert scene.state("s") == "forgotten" and scene.where("x") == "w2"
+
+
+def test_a_task_that_asks_for_it_runs_elsewhere_where_there_is_another_worker():
+    scene = scene_of("w1", "w2", nthreads=4)
+    scene.submit("a")
+    for _ in range(3):
+        before = scene.where("a")
+        scene.reschedule("a", on=before)
+        assert scene.where("a") != before
+    scene.lose("w1", blame=False)
+    assert scene.where("a") == "w2"
+    scene.reschedule("a", on="w2")
+    assert scene.where("a") == "w2"
+    scene.release("a")
+    scene.nothing_left()
+    assert not scene.core.state.avoided

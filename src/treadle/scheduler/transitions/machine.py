@@ -285,7 +285,7 @@ class Transitions:
             reports.tasks_returned(state, worker, message.ids, message.attempts)
             reports.take_back_refused(state, worker, message.kept)
         elif kind is TasksRescheduled:
-            reports.tasks_returned(state, worker, message.ids, message.attempts)
+            reports.tasks_rescheduled(state, worker, message.ids, message.attempts)
         elif kind is TasksSeceded:
             reports.tasks_seceded(state, worker, message)
         elif kind is ReplicasMissing:

@@ -82,10 +82,19 @@ def task_erred(state: ClusterState, task: TaskState, error: Any) -> None:
 
 
 def tasks_returned(state: ClusterState, worker: WorkerState, ids: list[int], attempts: list[int]) -> None:
-    """The worker gave these back, or they asked to run elsewhere."""
+    """The worker gave these back."""
     for id, attempt in zip(ids, attempts, strict=False):
         task = current(state, worker, id, attempt)
         if task is not None:
+            state.recommend(task, WAITING)
+
+
+def tasks_rescheduled(state: ClusterState, worker: WorkerState, ids: list[int], attempts: list[int]) -> None:
+    """These asked to run elsewhere, where there is another worker."""
+    for id, attempt in zip(ids, attempts, strict=False):
+        task = current(state, worker, id, attempt)
+        if task is not None:
+            state.avoided[task] = worker
             state.recommend(task, WAITING)
 
 

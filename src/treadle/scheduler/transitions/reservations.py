@@ -59,6 +59,7 @@ def leave(state: ClusterState, task: TaskState) -> bool:
 
 def forget_all(state: ClusterState) -> None:
     """All tasks are about to be forgotten."""
+    state.avoided.clear()
     state.copying.clear()
     state.scarce.clear()
     state.suspects.clear()

@@ -142,6 +142,8 @@ class ClusterState:
         self.aside: dict[TaskState, None] = {}
         #: Workers that a suspect has for itself, or will have when they are empty. They are not among ``running``.
         self.reserved: dict[WorkerState, TaskState] = {}
+        #: Tasks that asked to run elsewhere than on that worker, until they are placed.
+        self.avoided: dict[TaskState, WorkerState] = {}
         #: Copies that were ordered and have not come: who fetches them.
         self.copying: dict[TaskState, list[WorkerState]] = {}
         #: Scattered values that have fewer copies than they should, for want of workers.

@@ -14,6 +14,8 @@ def to_forgotten(state: ClusterState, task: TaskState, out: Outbox) -> None:
     move(state, task, FORGOTTEN, out)
     if task.suspicious > 0:
         state.deaths.pop(task, None)
+    if state.avoided:
+        state.avoided.pop(task, None)
     del state.tasks[task.key]
     del state.by_id[task.id]
     for dependency in task.dependencies:

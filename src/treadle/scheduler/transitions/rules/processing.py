@@ -5,9 +5,9 @@ from __future__ import annotations
 from treadle.scheduler.transitions.orphans import claim
 from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.placement import assign, choose_worker, is_restricted, is_rootish, valid_workers
-from treadle.scheduler.transitions.records import NO_WORKER, QUEUED, WAITING, TaskState
+from treadle.scheduler.transitions.records import NO_WORKER, QUEUED, WAITING, TaskState, WorkerState
 from treadle.scheduler.transitions.rules.common import move
-from treadle.scheduler.transitions.rules.suspects import await_worker, set_aside
+from treadle.scheduler.transitions.rules.suspects import await_worker, least_busy, set_aside
 from treadle.scheduler.transitions.state import ClusterState
 
 
@@ -22,6 +22,8 @@ def to_processing(state: ClusterState, task: TaskState, out: Outbox) -> None:
         to_no_worker(state, task, out)
     elif task.suspicious > 0 and (state.reserved or not is_restricted(task) or valid_workers(state, task)):
         await_worker(state, task, out)
+    elif state.avoided and (other := elsewhere(state, task)) is not None:
+        assign(state, task, other, out)
     elif not is_restricted(task) and not task.actor and is_rootish(state, task):
         move(state, task, QUEUED, out)
         state.queue.push(task)
@@ -33,6 +35,12 @@ def to_processing(state: ClusterState, task: TaskState, out: Outbox) -> None:
             set_aside(state, task, out)
         else:
             to_no_worker(state, task, out)
+
+
+def elsewhere(state: ClusterState, task: TaskState) -> WorkerState | None:
+    """Another worker than the one that the task has asked not to run on; None when it has not asked, or there is no other."""
+    avoided = state.avoided.pop(task, None)
+    return None if avoided is None or task.actor else least_busy(state, task, avoided)
 
 
 def to_no_worker(state: ClusterState, task: TaskState, out: Outbox) -> None:

@@ -56,7 +56,7 @@ def place_suspects(state: ClusterState, out: Outbox) -> None:
             continue
         found = _clear_worker(state, task)
         if found is None:
-            found = _least_busy(state, task)
+            found = least_busy(state, task, None)
         if found is None:
             if not state.reserved:
                 # Nobody may run it: that is another state.
@@ -94,11 +94,12 @@ def _clear_worker(state: ClusterState, task: TaskState) -> WorkerState | None:
     return None
 
 
-def _least_busy(state: ClusterState, task: TaskState) -> WorkerState | None:
+def least_busy(state: ClusterState, task: TaskState, avoided: WorkerState | None) -> WorkerState | None:
+    """Of the running workers that may run it, and some of these at most, the one with the least work; but not ``avoided``."""
     candidates = valid_workers(state, task) if is_restricted(task) else list(state.running)[:MOST_LOOKED_AT]
     best: WorkerState | None = None
     for worker in candidates:
-        if best is None or worker.occupancy < best.occupancy:
+        if worker is not avoided and (best is None or worker.occupancy < best.occupancy):
             best = worker
     return best
 

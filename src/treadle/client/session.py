@@ -6,7 +6,6 @@ User threads change the ledger and append to the outgoing messages under ``lock`
 from __future__ import annotations
 
 import asyncio
-import builtins
 import logging
 import random
 import threading
@@ -15,10 +14,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
-from treadle import exceptions
 from treadle.client.frames import FunctionCache, SentFrames, recollections
 from treadle.client.ledger import ERROR, FINISHED, PENDING, KeyState, Ledger, Waiter
 from treadle.client.outgoing import Outgoing
+from treadle.client.requests import Requests, refusal
 from treadle.comm.interface import Buffer, Comm, Introduction, Role
 from treadle.comm.registry import connect
 from treadle.exceptions import AuthenticationError, ClosedClientError, CommClosedError, PeerProtocolError, VersionError
@@ -32,7 +31,6 @@ from treadle.messages.client_scheduler import (
     ClientWelcome,
     ConfirmKeys,
     LeaveClient,
-    Query,
     RanOn,
     Received,
     RegisterClient,
@@ -52,18 +50,6 @@ _WELCOME_S: Final = 30.0
 
 CONNECTION_LOST: Final = "scheduler-connection-lost"
 LOST_IN_RESTART: Final = "lost-in-scheduler-restart"
-
-
-class _Request:
-    """A question under way."""
-
-    __slots__ = ("answer", "message", "sequence")
-
-    def __init__(self, message: Message, answer: asyncio.Future[Any]) -> None:
-        self.message = message
-        self.answer = answer
-        #: Number of the frame that it was sent in; 0: not sent yet.
-        self.sequence = 0
 
 
 class Session:
@@ -121,8 +107,7 @@ class Session:
         #: A turn is on its way. Set before the wake-up, cleared at the start of the turn.
         self._turn_due = False
         self._welcome: asyncio.Future[None] | None = None
-        self._requests: dict[int, _Request] = {}
-        self._request_count = 0
+        self._requests = Requests(loop)
         self._heartbeat: asyncio.TimerHandle | None = None
         self._ended = asyncio.Event()
 
@@ -263,23 +248,10 @@ class Session:
             lost = recollections(self.ledger, self._number, self._functions.defined(), on_their_way)
             if lost:
                 self.sent.put_first(encode([*lost, Sent(self.sent.acknowledged)]))
-        self._ask_again()
+        for message in self._requests.ask_again(self.sent.acknowledged):
+            self.outgoing.add(message)
         self.outgoing.add(ConfirmKeys([state.id for state in self.ledger.states.values() if state.status is not ERROR]))
         self._resend_due = self.connected = True
-
-    def _ask_again(self) -> None:
-        """The answers of questions that the scheduler has are lost, or will be. What only reads is asked again."""
-        has = self.sent.acknowledged
-        for request in self._requests.values():
-            if not 0 < request.sequence <= has:
-                continue
-            if isinstance(request.message, Query):
-                request.sequence = 0
-                self.outgoing.add(request.message)
-            elif not request.answer.done():
-                what = type(request.message).__name__
-                text = f"the connection to the scheduler was lost before it had answered {what}, which may or may not have run"
-                request.answer.set_exception(CommClosedError(text))
 
     @contextmanager
     def composing(self) -> Iterator[None]:
@@ -331,10 +303,7 @@ class Session:
         lost = CommClosedError(self.closed_reason)
         if self._welcome is not None and not self._welcome.done():
             self._welcome.set_exception(lost)
-        requests, self._requests = self._requests, {}
-        for request in requests.values():
-            if not request.answer.done():
-                request.answer.set_exception(lost)
+        self._requests.fail(lost)
         self._tell_drained()
         for waiter in wake:
             waiter.wake()
@@ -416,16 +385,7 @@ class Session:
         Raises what a Refused says, ClosedClientError, CommClosedError.
         """
         self.check_open()
-        self._request_count += 1
-        number = self._request_count
-        future: asyncio.Future[Any] = self.loop.create_future()
-        message = make(number)
-        self._requests[number] = _Request(message, future)
-        self.send(message)
-        try:
-            return await future
-        finally:
-            self._requests.pop(number, None)
+        return await self._requests.ask(make, self.send)
 
     # ------------------------------------------------------------------------------------------ a turn
 
@@ -482,11 +442,7 @@ class Session:
         body = encode([*batch, Sent(sent.sequence + 1, sent.is_urgent())])
         comm.send(body, buffers)
         sent.keep(body, buffers)
-        if self._requests:
-            for message in batch:
-                request = self._requests.get(getattr(message, "request", 0))
-                if request is not None:
-                    request.sequence = sent.sequence
+        self._requests.sent(batch, sent.sequence)
 
     def _send_each(self, comm: Comm, batch: list[Message], buffers: list[Any], wake: list[Waiter]) -> None:
         """One message of these cannot be sent (a number too large for the wire, a text that is none): all others are.
@@ -507,9 +463,9 @@ class Session:
     def _handle(self, message: Message) -> bool:
         """Messages that are not about keys. Returns whether this was one."""
         if isinstance(message, ClientReply):
-            self._answer(message.request, message.value)
+            self._requests.answer(message.request, message.value)
         elif isinstance(message, RanOn):
-            self._answer(message.request, message)
+            self._requests.answer(message.request, message)
         elif isinstance(message, ClientPeers):
             for peer in message.peers:
                 self.peers[peer.number] = peer.address
@@ -530,17 +486,11 @@ class Session:
             return False
         return True
 
-    def _answer(self, request: int, value: Any) -> None:
-        asked = self._requests.get(request)
-        if asked is not None and not asked.answer.done():
-            asked.answer.set_result(value)
-
     def _refused(self, message: ClientRefused) -> None:
         error = refusal(message.exception, message.text)
-        asked = self._requests.get(message.request)
-        if asked is not None and not asked.answer.done():
-            asked.answer.set_exception(error)
-        elif self._welcome is not None and not self._welcome.done():
+        if self._requests.refuse(message.request, error):
+            return
+        if self._welcome is not None and not self._welcome.done():
             self._welcome.set_exception(error)
         else:
             logger.error("the scheduler refused a request: %s: %s", message.exception, message.text)
@@ -574,14 +524,3 @@ def _current_task() -> asyncio.Task[Any] | None:
         return asyncio.current_task()
     except RuntimeError:  # no loop runs here
         return None
-
-
-def refusal(name: str, text: str) -> Exception:
-    """The exception that a Refused message names; RuntimeError when the name is not known here."""
-    kind = getattr(exceptions, name, None) or getattr(builtins, name, None)
-    if isinstance(kind, type) and issubclass(kind, Exception):
-        try:
-            return kind(text)
-        except TypeError:
-            pass
-    return RuntimeError(f"{name}: {text}")

@@ -1,6 +1,6 @@
 """treadle beside dask.distributed, dask's threaded scheduler and Ray: one command.
 
-    python benchmarks/run.py [--only NAME ...] [--rounds 5] [--quick] [--json FILE] [--plot FILE] [--peer-python PATH]
+    python benchmarks/run.py [--only NAME ...] [--rounds 5] [--quick] [--json FILE] [--plot FILE] [--peer-python [SYSTEM=]PATH ...]
 
 Every run is a process of its own, so that nothing carries over. In a round each system runs once, in an order that changes from
 round to round. A system that has used up its time for a workload (``--budget``) gets no further rounds of it; the table says
@@ -97,7 +97,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured there")
     parser.add_argument("--keep", action="store_true", help="keep what --json FILE holds of workloads that are not run now")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw a plot (.png or .svg; needs matplotlib)")
-    parser.add_argument("--peer-python", metavar="PATH", help="Python of the environment that the other systems are installed in")
+    parser.add_argument(
+        "--peer-python",
+        action="append",
+        default=[],
+        metavar="[SYSTEM=]PATH",
+        help="Python of the environment that the other systems, or that one, are installed in; may be given several times",
+    )
     options = parser.parse_args()
     if options.rounds < 1:
         parser.error("--rounds must be at least 1")
@@ -105,6 +111,18 @@ def parse() -> argparse.Namespace:
     if not options.names:
         parser.error(f"no workload is called {' or '.join(options.only)}; there are {', '.join(WORKLOADS)}")
     return options
+
+
+def interpreters(given: list[str]) -> dict[str, str]:
+    """System -> path, of ``SYSTEM=PATH`` and of a ``PATH`` for all but treadle."""
+    found: dict[str, str] = {}
+    for entry in given:
+        system, equals, path = entry.partition("=")
+        if equals and system in SYSTEMS:
+            found[system] = path
+        else:
+            found = {**dict.fromkeys((DISTRIBUTED, THREADED, RAY), entry), **found}
+    return found
 
 
 def chosen(wanted: list[str] | None) -> list[str]:
@@ -116,8 +134,7 @@ def chosen(wanted: list[str] | None) -> list[str]:
 
 def main() -> None:
     options = parse()
-    peers = (DISTRIBUTED, THREADED, RAY)
-    pythons = {system: options.peer_python for system in peers} if options.peer_python else {}
+    pythons = interpreters(options.peer_python)
     results: dict[str, Any] = {"machine": machine(), "quick": options.quick, "workloads": {}}
     if options.keep and options.json and options.json.exists():
         results["workloads"] = json.loads(options.json.read_text())["workloads"]

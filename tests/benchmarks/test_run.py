@@ -62,6 +62,13 @@ def test_a_name_is_exact_or_a_beginning() -> None:
     assert run.chosen(["nothing"]) == []
 
 
+def test_an_interpreter_for_all_peers_or_for_one() -> None:
+    import run
+
+    assert run.interpreters([]) == {}
+    assert run.interpreters(["Ray=a", "b"]) == {"dask.distributed": "b", "dask threaded": "b", "Ray": "a"}
+
+
 def test_slow_systems_get_fewer_rounds_and_missing_ones_none(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     import run
 

@@ -152,3 +152,13 @@ def test_ids_given_before_the_number_is_known_are_raised():
     assert state.id == (3 << 32) + 1
     assert ledger.by_id == {state.id: state}
     assert list(ledger.new_ids(1)) == [(3 << 32) + 2]
+
+
+def test_small_values_come_along(env):
+    a, b = env.add("a", "b")
+    env.hear(KeysInMemory(7, "int", [a.id, b.id], [b"one", b""]))
+    assert (a.value, b.value) == (b"one", None)
+    env.hear(KeysPending([a.id]))
+    assert (a.status, a.value) == (PENDING, None)
+    env.hear(KeysInMemory(8, "int", [a.id]))
+    assert (a.status, a.value) == (FINISHED, None)

@@ -73,6 +73,15 @@ def inc(x):
     return x + 1
 
 
+class Made:
+    def __init__(self, value):
+        self.value = value
+
+
+def inc_object(x):
+    return Made(x)
+
+
 def fail(x):
     raise ValueError(f"cannot do {x}")
 
@@ -92,6 +101,34 @@ def test_submit_and_map(client):
     futures = client.map(operator.add, [1, 2, 3], (10, 20))
     assert client.gather(futures) == [11, 22]
     assert client.submit(inc, 1).key == client.map(inc, [1])[0].key == future.key
+
+
+def test_a_small_result_takes_no_second_round_trip(client, monkeypatch):
+    def get(*_):
+        raise AssertionError("it came with the news")
+
+    monkeypatch.setattr("treadle.client.peers.PeerPool.get", get)
+    assert client.submit(inc, 1).result(LIMIT_S) == 2
+    futures = [client.submit(inc, number) for number in range(10)]
+    assert client.gather(futures) == list(range(1, 11))
+    assert futures[0].result(LIMIT_S) is futures[0].result(LIMIT_S)
+    with pytest.raises(ValueError, match="cannot do 3"):
+        client.submit(fail, 3).result(LIMIT_S)
+
+
+def test_a_large_result_is_fetched(client):
+    assert client.submit(bytes, 5000).result(LIMIT_S) == bytes(5000)
+    small, large, made = client.submit(inc, 1), client.submit(bytes, 5000), client.submit(inc_object, 1)
+    assert client.gather([small, large, small]) == [2, bytes(5000), 2]
+    assert made.result(LIMIT_S).value == 1
+
+
+def test_a_result_that_does_not_come_in_time(client):
+    blocked = client.submit(lambda: threading.Event().wait(1.0))
+    with pytest.raises(TimeoutError):
+        blocked.result(0.01)
+    with pytest.raises(TimeoutError):
+        blocked.result("10ms")
 
 
 def test_futures_in_arguments(client):
@@ -274,7 +311,7 @@ def test_released_keys_are_forgotten(client, cluster):
     key = future.key
     del future
     assert again.result(LIMIT_S) == 2
-    assert client.refcount == {key: 1}
+    cluster.until(lambda: client.refcount == {key: 1})
     again.release()
     cluster.until(lambda: key not in cluster.scheduler.tasks)
     assert client.futures == {}

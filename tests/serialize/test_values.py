@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from treadle.exceptions import PeerProtocolError
 from treadle.messages.base import Block
 from treadle.serialize.errors import load_error
-from treadle.serialize.values import dumps, loads, pack_values, unpack_block
+from treadle.serialize.values import dumps, dumps_small, loads, pack_values, unpack_block
 
 plain = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
@@ -251,3 +251,22 @@ def test_a_block_that_holds_something_else_is_a_protocol_error() -> None:
         unpack_block(Block([1, 2], pickle.dumps([1])), [])
     with pytest.raises(PeerProtocolError):
         unpack_block(Block([1], pickle.dumps("x")), [])
+
+
+class Trap:
+    def __reduce__(self) -> Any:
+        raise AssertionError("what is not known to be small is not touched")
+
+
+@pytest.mark.parametrize("value", [1, None, "a", b"a", 1.5, (1, [2], {"a": None}), np.float64(2), np.arange(3), np.bool_(True)])
+def test_small_values_ride(value: Any) -> None:
+    back = loads(dumps_small(value, 100))
+    assert type(back) is type(value) and np.array_equal(back, value) if isinstance(value, np.ndarray) else back == value
+
+
+@pytest.mark.parametrize(
+    "value", [Point(1), Trap(), [Trap()], {"a": Trap()}, np.array([Trap()]), "a" * 2000, [[[[1]]]], list(range(1000)), lambda: 1]
+)
+def test_others_do_not(value: Any) -> None:
+    assert dumps_small(value, 100) == b""
+    assert dumps_small(1, 2000) == b""

@@ -1,6 +1,7 @@
 """The thread pool by itself: order, taking back, pausing, places."""
 
 import asyncio
+import pickle
 import threading
 
 from treadle.messages.local import Execute, ExecutionFailed, ExecutionsSeceded, ExecutionUnready
@@ -157,5 +158,14 @@ def test_a_function_that_is_not_known_is_the_tasks_failure():
         stage.pool.offer([spec(1, 99)])
         await stage.until(lambda: stage.outcomes)
         assert isinstance(stage.outcomes[0], ExecutionFailed)
+
+    play(scene)
+
+
+def test_small_values_go_along_where_that_is_asked():
+    async def scene(stage):
+        stage.pool.offer([spec(1), spec(2, eager=True)])
+        await stage.until(lambda: len(stage.done()) == 2)
+        assert [pickle.loads(outcome[6]) if outcome[6] else None for outcome in sorted(stage.outcomes)] == [None, 2]
 
     play(scene)

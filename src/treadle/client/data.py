@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from queue import Queue
+from time import monotonic
 from typing import Any, Final
 
 from dask.tokenize import tokenize
@@ -15,7 +16,7 @@ from dask.tokenize import tokenize
 from treadle import config
 from treadle.client import current
 from treadle.client.base import ClientBase, optional_seconds
-from treadle.client.fetch import Collected, collect, unpack
+from treadle.client.fetch import Collected, collect, collect_small, unpack
 from treadle.client.futures import Future, error_of
 from treadle.client.ledger import PENDING, KeyState, Waiter
 from treadle.client.options import worker_names
@@ -56,8 +57,7 @@ class DataMethods(ClientBase):
         states = self._states_in(futures)
         if not states:
             return futures
-        with _waiting_for(states):
-            collected = self._runner.sync(collect, self.session, self.pool, states, errors == "raise")
+        collected = self._collect(states, errors == "raise", None)
         return _shaped(futures, _values_of(states, collected, errors), errors)
 
     async def _gather_here(self, futures: Any, errors: str) -> Any:
@@ -103,11 +103,20 @@ class DataMethods(ClientBase):
             if state.status is PENDING:
                 current.step_aside()
             return self._on_own_loop(self._result_here(future, optional_seconds(timeout)))
-        with _waiting_for([state]):
-            collected = self._runner.sync(
-                collect, self.session, self.pool, [state], True, callback_timeout=optional_seconds(timeout)
-            )
+        collected = self._collect([state], True, optional_seconds(timeout))
         return _values_of([state], collected, "raise")[state]
+
+    def _collect(self, states: Sequence[KeyState], fail_fast: bool, timeout_s: float | None) -> Collected:
+        """Block until all are settled and their values are here. Raises TimeoutError."""
+        session = self.session
+        started = monotonic()
+        with _waiting_for(states):
+            collected = collect_small(session, states, fail_fast, timeout_s)
+            if collected is None:
+                if timeout_s is not None:
+                    timeout_s = max(0.0, timeout_s - (monotonic() - started))
+                collected = self._runner.sync(collect, session, self.pool, states, fail_fast, callback_timeout=timeout_s)
+        return collected
 
     async def _result_here(self, future: Future, timeout_s: float | None) -> Any:
         # Has the future, not just its state: nobody else may have it, and its key is released with it.

@@ -14,7 +14,7 @@ from treadle.comm.interface import Buffer
 from treadle.exceptions import CommClosedError
 from treadle.messages.base import Block, TaskError
 from treadle.messages.client_scheduler import Query
-from treadle.serialize.values import unpack_block
+from treadle.serialize.values import loads, unpack_block
 
 #: How often a value is asked for that the scheduler says is there, and how long to wait before the second time, in seconds.
 _ATTEMPTS: Final = 12
@@ -27,6 +27,8 @@ class Collected:
     """Blocks as they came, to be unpickled by who wants them; and what could not be pickled."""
 
     blocks: list[tuple[list[KeyState], Block, list[Buffer]]] = field(default_factory=list)
+    #: Pickles of those that came with the news that they are there.
+    small: dict[KeyState, bytes] = field(default_factory=dict)
     failed: dict[KeyState, TaskError] = field(default_factory=dict)
 
 
@@ -59,12 +61,40 @@ async def collect(session: Session, pool: PeerPool, states: Sequence[KeyState], 
         todo = again
 
 
+def collect_small(session: Session, states: Sequence[KeyState], fail_fast: bool, timeout_s: float | None) -> Collected | None:
+    """As ``collect``, for a thread that may block, as long as nothing has to be fetched: the loop has nothing to do for it.
+
+    None: something has to be. Raises TimeoutError.
+    """
+    if any([state.status is FINISHED and state.value is None for state in states]):
+        return None
+    if not session.settled_here(states, fail_fast, timeout_s):
+        raise TimeoutError
+    collected = Collected()
+    for state in states:
+        if state.status is FINISHED:
+            value = state.value
+            if value is None:
+                return None
+            collected.small[state] = value
+        elif fail_fast and state.status is not PENDING:
+            return Collected()
+        elif state.status is PENDING:
+            # Lost meanwhile, and computed again.
+            return None
+    return collected
+
+
 async def _fetch(
     session: Session, pool: PeerPool, states: Sequence[KeyState], collected: Collected, tries: dict[KeyState, int]
 ) -> dict[KeyState, str]:
     """One request to each worker. Returns what did not come, and why."""
     if not states:
         return {}
+    there = {state: state.value for state in states if state.value is not None}
+    if there:
+        collected.small.update(there)
+        states = [state for state in states if state not in there]
     doubtful = [state for state in states if state in tries]
     elsewhere = await _holders(session, doubtful) if doubtful else {}
     by_address: dict[str, list[KeyState]] = {}
@@ -111,6 +141,12 @@ async def _holders(session: Session, states: Sequence[KeyState]) -> dict[KeyStat
 def unpack(collected: Collected) -> dict[KeyState, Any]:
     """The values. Raises what unpickling raises, with the keys of the block."""
     values: dict[KeyState, Any] = {}
+    for state, data in collected.small.items():
+        try:
+            values[state] = loads(data)
+        except Exception as error:
+            error.add_note(f"while unpickling the result of {state.key!r} in the client")
+            raise
     for states, block, buffers in collected.blocks:
         try:
             values.update(zip(states, unpack_block(block, buffers), strict=True))

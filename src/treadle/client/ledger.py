@@ -76,7 +76,7 @@ class Waiter:
 class KeyState:
     """A key of this client. Read by any thread, changed under the session's lock only."""
 
-    __slots__ = ("detail", "id", "key", "refcount", "status", "type", "waiter", "worker")
+    __slots__ = ("detail", "id", "key", "refcount", "status", "type", "value", "waiter", "worker")
 
     def __init__(self, key: Key, id: int) -> None:
         self.key = key
@@ -89,6 +89,8 @@ class KeyState:
         self.worker = 0
         #: Name of the value's type; None when not known.
         self.type: str | None = None
+        #: Pickle of a small value that came along; None: it is to be fetched from ``worker``.
+        self.value: bytes | None = None
         self.detail: Failure | Cancellation | None = None
         self.waiter: Waiter | list[Waiter] | None = None
 
@@ -245,10 +247,13 @@ class Ledger:
         by_id = self.by_id
         worker = message.worker
         type_name = message.type
-        for id in message.ids:
+        values = message.values
+        for row, id in enumerate(message.ids):
             state = by_id.get(id)
             if state is None:
                 continue
+            if values is not None and values[row]:
+                state.value = values[row]
             state.status = FINISHED
             state.worker = worker
             state.type = type_name
@@ -270,6 +275,7 @@ class Ledger:
         if state is not None:
             state.status = PENDING
             state.worker = 0
+            state.value = None
             state.detail = None
 
     def _alias(self, id: int, canonical: int) -> None:

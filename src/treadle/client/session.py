@@ -497,6 +497,27 @@ class Session:
 
     # ------------------------------------------------------------------------------------------ waiting
 
+    def settled_here(self, states: Sequence[KeyState], fail_fast: bool, timeout_s: float | None) -> bool:
+        """As ``settled``, from a thread that may block; whether it came to that in time."""
+        woken = threading.Lock()
+        woken.acquire()
+        waiter = Waiter(woken.release, fail_fast=fail_fast)
+        if not self._attach(states, waiter):
+            return True
+        try:
+            return woken.acquire(timeout=-1 if timeout_s is None else min(max(timeout_s, 0.0), threading.TIMEOUT_MAX))
+        finally:
+            waiter.active = False
+
+    def _attach(self, states: Sequence[KeyState], waiter: Waiter) -> bool:
+        """Have it wait; whether there is anything to wait for."""
+        with self.lock:
+            if waiter.fail_fast:
+                for state in states:
+                    if state.status is not FINISHED and state.status is not PENDING:
+                        return False
+            return self.ledger.attach(states, waiter) > 0
+
     async def settled(self, states: Sequence[KeyState], *, fail_fast: bool = False) -> None:
         """Wait until all of them are settled, or with ``fail_fast`` until one of them is not finished well."""
         done: asyncio.Future[None] = self.loop.create_future()
@@ -506,13 +527,7 @@ class Session:
                 done.set_result(None)
 
         waiter = Waiter(wake, fail_fast=fail_fast)
-        with self.lock:
-            if fail_fast:
-                for state in states:
-                    if state.status is not FINISHED and state.status is not PENDING:
-                        return
-            remaining = self.ledger.attach(states, waiter)
-        if remaining:
+        if self._attach(states, waiter):
             try:
                 await done
             finally:

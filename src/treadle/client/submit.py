@@ -192,7 +192,7 @@ class SubmitMethods(ClientBase):
                 function = self._define(known)
                 message = session.outgoing.joinable(terms.agreed)
                 if message is None:
-                    message = terms.apply(SubmitTasks(self._next_submission(), [], [], [], []))
+                    message = terms.apply(SubmitTasks(self._next_submission(), [], [], [], [], eager=True))
                     session.outgoing.open(message, terms.agreed)
                 message.ids.append(id)
                 message.keys.append(key)

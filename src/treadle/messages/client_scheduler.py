@@ -58,8 +58,8 @@ class ForgetFunctions(Message, tag=3):
 class SubmitTasks(Message, tag=4):
     """A chunk of a graph, a ``map``, or one task; columns, a row a task, dependencies before dependents.
 
-    A row's function is a function id and its payload a pickle of ``args`` or ``(args, kwargs)``
-    (see ``treadle.serialize.spec``), or function 0 and a pickled graph node.
+    A row's function is a function id and its payload what is this call's own (see ``treadle.serialize.spec``; it may refer to
+    the row's dependencies by their position), or function 0 and a pickled graph node.
     The scheduler looks into neither.
     """
 
@@ -92,6 +92,8 @@ class SubmitTasks(Message, tag=4):
     buffers: list[tuple[int, int]] | None = None
     #: Key of the task that submits, when it is submitted from inside a task.
     parent: WireKey | None = None
+    #: The client will want the values of the wanted rows here: small ones shall come with ``KeysInMemory``.
+    eager: bool = False
 
 
 class AttachKeys(Message, tag=5):
@@ -233,11 +235,15 @@ class ClientWelcome(Message, tag=64):
 
 
 class KeysInMemory(Message, tag=65):
-    """These are finished and their values are on that worker; ``type`` names the type of each value."""
+    """These are finished and their values are on that worker; ``type`` names the type of each value.
+
+    ``values``: pickles of small values that ride along, in the order of ``ids``; empty for those that do not.
+    """
 
     worker: int
     type: str
     ids: list[int]
+    values: list[bytes] | None = None
 
 
 class KeysErred(Message, tag=66):

@@ -33,6 +33,8 @@ class Execute(msgspec.Struct, gc=False):
     buffers: list[Any] | None = None
     #: Name of the worker's executor; None means the thread pool.
     executor: str | None = None
+    #: A small value shall go to the scheduler with the report.
+    eager: bool = False
 
 
 class Fetch(msgspec.Struct, gc=False):

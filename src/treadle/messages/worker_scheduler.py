@@ -64,6 +64,8 @@ class ComputeTasks(Message, tag=4):
     holders: list[Holders] | None = None
     row_options: list[tuple[int, TaskOptions]] | None = None
     buffers: list[tuple[int, int]] | None = None
+    #: Rows whose value, when it is small, shall be in ``TasksFinished``, too.
+    eager: list[int] | None = None
 
 
 class DropKeys(Message, tag=5):
@@ -182,7 +184,10 @@ class RegisterWorker(Message, tag=64):
 
 
 class TasksFinished(Message, tag=65):
-    """Columns, a row a task. The value is stored on the worker; ``types`` index into ``type_names``."""
+    """Columns, a row a task. The value is stored on the worker; ``types`` index into ``type_names``.
+
+    ``values``: pickles of small values of eager rows, empty for all others. The scheduler passes them on and keeps none.
+    """
 
     ids: list[int]
     attempts: list[int]
@@ -192,6 +197,7 @@ class TasksFinished(Message, tag=65):
     #: Wall-clock start and stop of the computation, seconds since the epoch.
     starts: list[float]
     stops: list[float]
+    values: list[bytes] | None = None
 
 
 class TasksErred(Message, tag=66):

@@ -124,6 +124,38 @@ def _can_be_pickled(value: Any) -> bool:
     return True
 
 
+#: What a value may be and its pickle may have to go along with other news.
+SMALL_BYTES: Final = 1024
+
+
+def dumps_small(value: Any, nbytes: int) -> bytes:
+    """The pickle of a value that is small and of a kind of which that can be told; else nothing."""
+    if nbytes > SMALL_BYTES or not _is_simple(value, 2):
+        return b""
+    try:
+        data = pickle.dumps(value, PROTOCOL)
+    except Exception:  # of a subclass' making; who asks for the value is told
+        return b""
+    return data if len(data) <= SMALL_BYTES else b""
+
+
+def _is_simple(value: Any, depth: int) -> bool:
+    """Whether all that a pickle of it holds is in its size, and everybody can load it."""
+    kind = type(value)
+    if kind in _PLAIN or kind is bytes:
+        return True
+    if kind is tuple or kind is list:
+        return depth > 0 and len(value) <= _MOST_ELEMENTS and all([_is_simple(item, depth - 1) for item in value])
+    if kind is dict:
+        return depth > 0 and len(value) <= _MOST_ELEMENTS and _is_simple(list(value), 1) and _is_simple(list(value.values()), depth)
+    if kind.__module__ == "numpy":
+        dtype = getattr(value, "dtype", None)
+        return dtype is not None and not dtype.hasobject
+    return False
+
+
+_MOST_ELEMENTS: Final = 128
+
 # ------------------------------------------------------------------------------------------------------ blocks
 
 

@@ -154,14 +154,27 @@ class SchedulerScene:
     def _report(self, key: Any, on: str, attempt: int | None) -> tuple[list[int], list[int]]:
         return [self.task_id(key)], [self.parties[on].attempts[key] if attempt is None else attempt]
 
-    def finish(self, *keys: Any, on: str, nbytes: int = 8, duration: float = 0.001, type: str = "int", attempt: int | None = None) -> None:
-        """The worker says that it has computed these; under the attempts that it was sent unless one is given."""
+    def finish(
+        self,
+        *keys: Any,
+        on: str,
+        nbytes: int = 8,
+        duration: float = 0.001,
+        type: str = "int",
+        attempt: int | None = None,
+        values: Sequence[bytes] | None = None,
+    ) -> None:
+        """The worker says that it has computed these; under the attempts that it was sent unless one is given.
+
+        ``values`` ride along.
+        """
         ids = [self.task_id(key) for key in keys]
         attempts = [self.parties[on].attempts[key] if attempt is None else attempt for key in keys]
         count = len(keys)
         start = 1000.0 + self.now
         stop = start + duration
-        self.event(on, TasksFinished(ids, attempts, [nbytes] * count, [0] * count, [type], [start] * count, [stop] * count))
+        riding = None if values is None else list(values)
+        self.event(on, TasksFinished(ids, attempts, [nbytes] * count, [0] * count, [type], [start] * count, [stop] * count, riding))
 
     def fail(self, key: Any, on: str, error: str = "boom", attempt: int | None = None) -> None:
         (id,), (number,) = self._report(key, on, attempt)

@@ -20,12 +20,13 @@ from treadle.exceptions import Reschedule
 from treadle.messages.local import Execute, ExecutionFailed, ExecutionRescheduled, ExecutionsSeceded, ExecutionUnready
 from treadle.serialize.errors import dump_error
 from treadle.serialize.sizes import sizeof, type_name
+from treadle.serialize.values import dumps_small
 from treadle.utils.execution_record import record_of_process
 from treadle.utils.turn import Turn
 from treadle.worker.calling import DependencyGone, FunctionTable, call
 from treadle.worker.data.store import Store
 
-#: (id, value, nbytes, type name, start, stop) of a task that returned; an event; or ``Exited``.
+#: (id, value, nbytes, type name, start, stop, pickle if it is to go along) of a task that returned; an event; or ``Exited``.
 Outcome: TypeAlias = object
 #: (priority, serial number, specification).
 Row: TypeAlias = tuple[tuple[float, float, int], int, Execute]
@@ -326,7 +327,7 @@ class ThreadPool:
             if type(value) is CoroutineType:
                 value = self._await(value)
             stop = time()
-            return (spec.id, value, sizeof(value), type_name(value), start, stop)
+            return outcome_of_value(spec, value, start, stop)
         except BaseException as error:
             return outcome_of_error(spec, error, start, self._max_error_length)
 
@@ -380,6 +381,12 @@ class ThreadPool:
             self._rejoining.append(place)
             self._condition.notify()
         place.rejoined.wait()
+
+
+def outcome_of_value(spec: Execute, value: Any, start: float, stop: float) -> Outcome:
+    """What the worker is to hear of a task that returned."""
+    nbytes = sizeof(value)
+    return (spec.id, value, nbytes, type_name(value), start, stop, dumps_small(value, nbytes) if spec.eager else b"")
 
 
 def outcome_of_error(spec: Execute, error: BaseException, start: float, max_error_length: int) -> Outcome:

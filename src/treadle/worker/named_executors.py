@@ -11,12 +11,11 @@ from typing import Any
 
 from treadle.context import current_task, current_worker
 from treadle.messages.local import Execute
-from treadle.serialize.sizes import sizeof, type_name
 from treadle.utils.execution_record import record_of_process
 from treadle.utils.turn import Turn
 from treadle.worker.calling import FunctionTable, call, call_elsewhere, collect
 from treadle.worker.data.store import Store
-from treadle.worker.execution import Outcome, RunningTask, outcome_of_error
+from treadle.worker.execution import Outcome, RunningTask, outcome_of_error, outcome_of_value
 
 
 class NamedExecutors:
@@ -103,7 +102,7 @@ class NamedExecutors:
             if type(value) is CoroutineType:
                 value.close()
                 raise TypeError(f"task {spec.key!r} is a coroutine; those run in the worker's own thread pool, not in {spec.executor!r}")
-            self._say((spec.id, value, sizeof(value), type_name(value), start, time()))
+            self._say(outcome_of_value(spec, value, start, time()))
         except BaseException as error:
             self._say(outcome_of_error(spec, error, start, self._max_error_length))
         finally:
@@ -118,7 +117,7 @@ class NamedExecutors:
         spec = running.spec
         try:
             value = future.result()
-            self._say((spec.id, value, sizeof(value), type_name(value), running.start_time, time()))
+            self._say(outcome_of_value(spec, value, running.start_time, time()))
         except BaseException as error:
             self._say(outcome_of_error(spec, error, running.start_time, self._max_error_length))
 

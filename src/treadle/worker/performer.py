@@ -9,7 +9,7 @@ from typing import Final
 
 from treadle.messages.base import Message
 from treadle.messages.local import Execute, ExecutionsDone, ExecutionsStarted, StoreFailed, TakeBackDone, Tick
-from treadle.messages.worker_scheduler import TaskErred
+from treadle.messages.worker_scheduler import TaskErred, TasksFinished
 from treadle.serialize.errors import dump_error
 from treadle.worker.data.store import Store
 from treadle.worker.execution import Exited, Outcome, RunningTask, ThreadPool
@@ -49,6 +49,8 @@ class Performer:
         self._fetcher: Fetcher
         self._events: list[object] = []
         self._handling = False
+        #: Pickles that go along with the reports of this turn, by id.
+        self._riding: dict[int, bytes] = {}
         self._closed = False
         self._timer: asyncio.TimerHandle | None = None
         self._started_timer: asyncio.TimerHandle | None = None
@@ -84,7 +86,9 @@ class Performer:
         rows = [outcome for outcome in outcomes if type(outcome) is tuple]
         events: list[object] = []
         if rows:
-            ids, values, nbytes, types, starts, stops = zip(*rows, strict=True)
+            ids, values, nbytes, types, starts, stops, pickles = zip(*rows, strict=True)
+            if any(pickles):
+                self._riding.update(zip(ids, pickles, strict=True))
             events.append(ExecutionsDone(list(ids), list(values), list(nbytes), list(types), list(starts), list(stops)))
         if len(rows) != len(outcomes):
             for outcome in outcomes:
@@ -106,6 +110,7 @@ class Performer:
             while self._events and not self._closed:
                 events, self._events = self._events, []
                 self._perform(self._core.handle(events, self._loop.time()))
+                self._riding.clear()
         except Exception as error:
             # Half a turn was done: whatever it was, the state can no longer be trusted.
             self._broken(error)
@@ -120,6 +125,8 @@ class Performer:
         if out.store and not self._store.put_all(out.store.values()):
             self._keep_one_by_one(out)
         messages = out.messages()
+        if self._riding:
+            self._let_ride(messages)
         if messages:
             self._send(messages)
         if out.paused:
@@ -143,6 +150,12 @@ class Performer:
             if self._timer is not None:
                 self._timer.cancel()
             self._timer = self._loop.call_at(out.wake_at, self._tick)
+
+    def _let_ride(self, messages: Sequence[Message]) -> None:
+        riding = self._riding
+        for message in messages:
+            if type(message) is TasksFinished:
+                message.values = [riding.get(id, b"") for id in message.ids]
 
     def _keep_one_by_one(self, out: WorkerOutbox) -> None:
         """The user's mapping may refuse some."""

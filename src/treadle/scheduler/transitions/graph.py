@@ -296,15 +296,20 @@ def _start(
     state: ClusterState, client: ClientState, message: Any, rows: list[TaskState | None], fresh: list[TaskState], out: Outbox
 ) -> None:
     """Note who wants what; then start the new tasks that somebody needs, and drop those that nobody does."""
+    eager: bool = message.eager
     if message.wanted is None:
         for task in rows:
             if task is not None:
                 want(state, client, task, out)
+                if eager:
+                    task.eager = True
     else:
         for id in message.wanted:
             task = find_task(state, client, id)
             if task is not None:
                 want(state, client, task, out)
+                if eager:
+                    task.eager = True
     for task in fresh:
         if task.state == RELEASED:
             if task.who_wants or task.live_dependents > 0 or task.later_dependents > 0:

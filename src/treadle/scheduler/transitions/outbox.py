@@ -92,6 +92,7 @@ class WorkerQueue:
         holders: dict[int, Any] = {}
         options: list[tuple[int, TaskOptions]] = []
         buffers: list[tuple[int, int]] = []
+        eager: list[int] = []
         for row, task in enumerate(tasks):
             ids.append(task.id)
             keys.append(task.key)
@@ -115,6 +116,8 @@ class WorkerQueue:
                 dependencies.append([])
             if task.options is not None:
                 options.append((row, task.options))
+            if task.eager:
+                eager.append(row)
             if task.buffers is not None:
                 buffers.append((row, len(task.buffers)))
                 self.frames.extend(task.buffers)
@@ -129,6 +132,7 @@ class WorkerQueue:
             list(holders.values()) if holders else None,
             options or None,
             buffers or None,
+            eager or None,
         )
 
 
@@ -140,6 +144,8 @@ class ClientQueue:
         self.messages: list[Any] = []
         #: Ids of the last message, as long as it is a KeysInMemory of this worker and type.
         self.memory_ids: list[int] | None = None
+        #: The values of that message; empty as long as none rides along.
+        self.memory_values: list[bytes] = []
         self.memory_worker: int = 0
         self.memory_type: str = ""
         #: The client wants to hear what is received of it, even if there is nothing else to say.
@@ -149,10 +155,12 @@ class ClientQueue:
         self.messages.append(message)
         self.memory_ids = None
 
-    def in_memory(self, task: TaskState, worker: WorkerState) -> None:
+    def in_memory(self, task: TaskState, worker: WorkerState, value: bytes = b"") -> None:
         ids = self.memory_ids
         if ids is not None and self.memory_worker == worker.number and self.memory_type == task.type_name:
             ids.append(task.id)
+            if value or self.memory_values:
+                self._ride(value)
             return
         if worker.number not in self.client.met:
             self.client.met.add(worker.number)
@@ -162,6 +170,19 @@ class ClientQueue:
         self.memory_ids = ids
         self.memory_worker = worker.number
         self.memory_type = task.type_name
+        self.memory_values = []
+        if value:
+            self._ride(value)
+
+    def _ride(self, value: bytes) -> None:
+        """``value`` is that of the last id."""
+        values, ids = self.memory_values, self.memory_ids
+        assert ids is not None
+        if not values:
+            self.messages[-1].values = values
+            for _ in range(len(ids) - 1):
+                values.append(b"")
+        values.append(value)
 
 
 class Outbox:
@@ -262,10 +283,10 @@ class Outbox:
             self.clients[client.number] = queue
         return queue
 
-    def in_memory(self, task: TaskState, worker: WorkerState) -> None:
+    def in_memory(self, task: TaskState, worker: WorkerState, value: bytes = b"") -> None:
         for client in task.who_wants:
             if client.number:
-                self.to_client(client).in_memory(task, worker)
+                self.to_client(client).in_memory(task, worker, value)
 
     def erred(self, task: TaskState) -> None:
         for client in task.who_wants:

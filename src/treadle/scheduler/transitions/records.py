@@ -222,6 +222,8 @@ class TaskState:
         #: Out-of-band buffers of the payload's pickle.
         self.buffers: list[Any] | None = None
         self.options: TaskOptions | None = None
+        #: A client wants a small value along with the news that it is there.
+        self.eager: bool = False
         #: What it needs; shared empty list when nothing.
         self.dependencies: list[TaskState] = NO_TASKS
         #: What needs it; may contain forgotten tasks, ``live_dependents`` counts the others.

@@ -38,9 +38,10 @@ def tasks_finished(state: ClusterState, worker: WorkerState, message: Any, out: 
     type_names: list[str] = message.type_names
     starts: list[float] = message.starts
     stops: list[float] = message.stops
+    values: list[bytes] | None = message.values
     length = len(ids)
-    for column in (attempts, sizes, types, starts, stops):
-        if len(column) != length:
+    for column in (attempts, sizes, types, starts, stops, values):
+        if column is not None and len(column) != length:
             raise PeerProtocolError("TasksFinished: columns of different lengths")
     known_types = len(type_names)
     for number in types:
@@ -58,7 +59,7 @@ def tasks_finished(state: ClusterState, worker: WorkerState, message: Any, out: 
             # Without times the worker had the value already and ran nothing.
             learn_duration(task.group.prefix, stops[row] - starts[row])
         state.total_finished += 1
-        to_memory(state, task, worker, sizes[row], type_names[types[row]], out)
+        to_memory(state, task, worker, sizes[row], type_names[types[row]], out, b"" if values is None else values[row])
 
 
 def tasks_erred(state: ClusterState, worker: WorkerState, message: Any, out: Outbox) -> None:

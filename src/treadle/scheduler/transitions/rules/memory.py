@@ -8,8 +8,13 @@ from treadle.scheduler.transitions.rules.common import add_copy, move
 from treadle.scheduler.transitions.state import ClusterState
 
 
-def to_memory(state: ClusterState, task: TaskState, worker: WorkerState, nbytes: int, type_name: str, out: Outbox) -> None:
-    """``worker`` made the value, or was given it by a client. ``nbytes`` is its size in bytes."""
+def to_memory(
+    state: ClusterState, task: TaskState, worker: WorkerState, nbytes: int, type_name: str, out: Outbox, value: bytes = b""
+) -> None:
+    """``worker`` made the value, or was given it by a client. ``nbytes`` is its size in bytes.
+
+    ``value``: its pickle, for those who want it at once.
+    """
     move(state, task, MEMORY, out)
     task.nbytes = nbytes
     task.type_name = type_name
@@ -29,7 +34,7 @@ def to_memory(state: ClusterState, task: TaskState, worker: WorkerState, nbytes:
                 if dependent.waiting_on == 0:
                     state.recommend(dependent, PROCESSING)
     if task.who_wants:
-        out.in_memory(task, worker)
+        out.in_memory(task, worker, value)
         forget_fire_and_forget(state, task)
     if not is_needed(task):
         state.recommend(task, RELEASED)

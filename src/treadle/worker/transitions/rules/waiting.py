@@ -38,6 +38,9 @@ def compute_tasks(state: LocalState, message: ComputeTasks, buffers: list[object
             at += count
     ids, keys, attempts, functions = message.ids, message.keys, message.attempts, message.functions
     payloads, priorities, dependencies = message.payloads, message.priorities, message.dependencies
+    eager: set[int] = set()
+    if message.eager is not None:
+        eager.update(message.eager)
     tasks = state.tasks
     for row in range(len(ids)):
         id = ids[row]
@@ -49,6 +52,8 @@ def compute_tasks(state: LocalState, message: ComputeTasks, buffers: list[object
         if options or row_buffers:
             spec.buffers = row_buffers.get(row)
             _set_options(task, spec, options.get(row))
+        if eager:
+            spec.eager = row in eager
         if is_new:
             task.attempt = attempts[row]
             task.spec = spec

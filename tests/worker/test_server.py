@@ -14,6 +14,7 @@ from treadle.exceptions import Reschedule
 from treadle.messages.worker_scheduler import (
     CloseWorker,
     DropKeys,
+    LeaveGracefully,
     LeaveWorker,
     TakeBack,
     TasksRescheduled,
@@ -22,7 +23,6 @@ from treadle.messages.worker_scheduler import (
     TasksTakenBack,
     WorkerRan,
     WorkerRun,
-    WorkerStatus,
 )
 from treadle.serialize.errors import load_error
 from treadle.utils.status import Status
@@ -405,7 +405,7 @@ def test_close_does_not_wait_for_a_task_that_does_not_end(scene):
     scene(play)
 
 
-def test_close_gracefully_finishes_what_is_here(scene):
+def test_close_gracefully_stays_until_the_scheduler_lets_it_go(scene):
     async def play(scheduler):
         worker, stream = await scheduler.worker()
         opened = gate("slow")
@@ -413,11 +413,14 @@ def test_close_gracefully_finishes_what_is_here(scene):
         stream.submit(2, inc, 1, priority=1)
         await stream.hear(TasksStarted, 1)
         closing = asyncio.ensure_future(worker.close_gracefully(restart=True))
-        assert (await stream.hear(WorkerStatus)).status == "paused"
+        assert (await stream.hear(LeaveGracefully)).restart
+        assert worker.status is Status.closing_gracefully
         opened.set()
+        await stream.until_finished(1, 2)
+        assert not closing.done()
+        stream.send(CloseWorker("retired", restart=True))
         await closing
-        await stream.hear(LeaveWorker)
-        assert stream.finished() == [1, 2]
+        assert worker.status is Status.closed
         assert worker.restart_requested
 
     scene(play)

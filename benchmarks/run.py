@@ -95,7 +95,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--budget", type=float, default=200.0, help="seconds for a system and a workload (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="a tenth of the size: to see that it works, not to be quoted")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured there")
-    parser.add_argument("--keep", action="store_true", help="keep what --json FILE holds of workloads that are not run now")
+    parser.add_argument("--keep", action="store_true", help="keep what --json FILE holds of workloads and systems that are not run now")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw a plot (.png or .svg; needs matplotlib)")
     parser.add_argument(
         "--peer-python",
@@ -141,7 +141,7 @@ def main() -> None:
     for name in options.names:
         runs = run_rounds(name, options.systems, options.rounds, options.budget, pythons, options.quick)
         if runs:
-            results["workloads"][name] = runs
+            results["workloads"].setdefault(name, {}).update(runs)
         if options.json:
             options.json.write_text(json.dumps(results, indent=1) + "\n")
     print(report.whole(results))

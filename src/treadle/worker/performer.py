@@ -142,10 +142,11 @@ class Performer:
                 (done.taken if taken else done.kept).append(id)
             # Before anything else that comes.
             self._events.insert(0, done)
-        for fetch in out.fetch:
-            self._fetcher.fetch(fetch)
+        # First: a peer that left may be back in the same turn, under another number or the same.
         for address in out.closed_peers:
             self._fetcher.forget(address)
+        for fetch in out.fetch:
+            self._fetcher.fetch(fetch)
         if out.wake_at and (self._timer is None or self._timer.when() > out.wake_at):
             if self._timer is not None:
                 self._timer.cancel()

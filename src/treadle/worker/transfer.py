@@ -82,23 +82,25 @@ class Fetcher:
         self._deliver = deliver
         self._max_error_length = max_error_length
         self._connections: dict[str, Connection] = {}
-        self._tasks: dict[asyncio.Task[None], str] = {}
+        self._tasks: dict[asyncio.Task[object], Fetch] = {}
 
     def fetch(self, instruction: Fetch) -> None:
         task = asyncio.get_running_loop().create_task(self._fetch(instruction))
-        self._tasks[task] = instruction.address
+        self._tasks[task] = instruction
         task.add_done_callback(self._ended)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        del self._tasks[task]
+    def _ended(self, task: asyncio.Task[object]) -> None:
+        """Also when it was cancelled, even before it began: the core counts on one event for each instruction."""
+        instruction = self._tasks.pop(task)
+        self._deliver(FetchFailed(instruction.peer, instruction.ids) if task.cancelled() else task.result())
 
     def forget(self, address: str) -> None:
         """That worker left: what is under way there fails."""
         connection = self._connections.pop(address, None)
         if connection is not None:
             connection.comm.abort()
-        for task, to in self._tasks.items():
-            if to == address:
+        for task, instruction in self._tasks.items():
+            if instruction.address == address:
                 task.cancel()
 
     def close(self) -> None:
@@ -108,24 +110,22 @@ class Fetcher:
             connection.comm.abort()
         self._connections.clear()
 
-    async def _fetch(self, instruction: Fetch) -> None:
-        event: object = FetchFailed(instruction.peer, instruction.ids)
+    async def _fetch(self, instruction: Fetch) -> object:
+        """The event that it ends in."""
         try:
             connection = await self._connection(instruction.address)
             answer, buffers = await connection.ask(instruction.ids)
             if type(answer) is Data:
-                event = await self._received(instruction, connection, answer, buffers)
-            elif type(answer) is Busy:
-                event = FetchBusy(instruction.peer, instruction.ids)
-            elif isinstance(answer, PeerRefused):
+                return await self._received(instruction, connection, answer, buffers)
+            if type(answer) is Busy:
+                return FetchBusy(instruction.peer, instruction.ids)
+            if isinstance(answer, PeerRefused):
                 logger.warning("%s refuses to send data: %s: %s", instruction.address, answer.exception, answer.text)
         except OSError as error:
             logger.info("cannot fetch from %s: %s", instruction.address, error)
         except Exception:
             logger.exception("fetching from %s failed", instruction.address)
-        finally:
-            # Also when it is cancelled: the core counts on one event for each instruction.
-            self._deliver(event)
+        return FetchFailed(instruction.peer, instruction.ids)
 
     async def _connection(self, address: str) -> Connection:
         """Kept open. The core has one request under way to a peer, so nobody else connects to it meanwhile."""

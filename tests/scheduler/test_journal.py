@@ -231,6 +231,36 @@ def test_nothing_is_assigned_before_the_workers_are_back(tmp_path: Path) -> None
     asyncio.run(scene())
 
 
+@pytest.mark.parametrize("first_s", [1.0, 1e9])
+def test_the_time_without_a_scheduler_counts_for_nobody(tmp_path: Path, first_s: float) -> None:
+    """Nor does it matter what the clock of another machine, or of one that was started anew, says."""
+
+    async def scene() -> None:
+        async with AsyncExitStack() as stack:
+            scheduler = await stack.enter_async_context(a_scheduler(tmp_path / "j"))
+            ahead_s = first_s - asyncio.get_running_loop().time()
+            scheduler._clock_offset_s = ahead_s
+            client, welcome = await a_client(scheduler)
+            number = welcome.number
+            worker, worker_welcome = await a_worker(scheduler)
+            client.send(DefineFunctions([number << 32 | 1], ["f"], [b"body"]), *submission(number, 1), Sent(1, True))
+            await worker.get(ComputeTasks)
+            await client.received(1)
+
+            after = await stack.enter_async_context(a_scheduler(copied(tmp_path / "j"), delete_interval="10ms"))
+            other, _ = await a_worker(after, "other")
+            for turn in range(5):
+                # Time passes for the core, if not much.
+                now = after.transitions.state.now
+                await until(lambda now=now: after.transitions.state.now > now)  # type: ignore[misc]
+                assert abs(now - asyncio.get_running_loop().time() - ahead_s) < 1000, turn
+            assert after.transitions.state.holding
+            assert [state.number for state in after.transitions.state.absent_workers] == [worker_welcome.number]
+            assert not other.inbox
+
+    asyncio.run(scene())
+
+
 def test_work_that_nobody_waits_for_goes_on(tmp_path: Path) -> None:
     async def scene() -> None:
         async with AsyncExitStack() as stack:

@@ -203,8 +203,8 @@ class Journal:
             logger.error("the journal was not compacted (exit code %d): %s", process.returncode, words[-1] if words else "")
             return
         self._snapshot_bytes = int(out)
-        self.compactions += 1
         await self._loop.run_in_executor(None, self.directory.tidy)
+        self.compactions += 1
         logger.info("the journal was compacted to %d bytes", self._snapshot_bytes)
 
     async def close(self, now: float | None = None) -> None:

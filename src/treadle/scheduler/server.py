@@ -309,7 +309,9 @@ class Scheduler:
         journal = Journal(
             path, self.transitions, self._sessions, self._loop, compact_from_bytes=self._journal_compaction_bytes, tell=self._tell
         )
-        self._clock_offset_s = max(0.0, self.transitions.state.now - self._loop.time())
+        if journal.recovery.records:
+            # In between no time has passed: nobody's grace is used up by it.
+            self._clock_offset_s = self.transitions.state.now - self._loop.time()
         return journal
 
     def _find_secret(self) -> Secret:

@@ -33,6 +33,8 @@ class ClientBase:
     _session: Session | None
     _pool: PeerPool | None
     _functions: Functions
+    #: The function submitted last and what is known of it, if that cannot change.
+    _last_function: tuple[Any, Any]
     #: Number of the last submission.
     _submissions: int
 

@@ -93,6 +93,7 @@ class Client(CollectionMethods, ClusterMethods, IntrospectionMethods):
         name = name or config.get("client-name", None)
         self.id = f"Client-{f'{name}-' if name else ''}{uuid.uuid1()}"
         self._functions = Functions()
+        self._last_function = (None, None)
         self._submissions = 0
         self._entered: list[AbstractContextManager[Any]] = []
         self._starting: asyncio.Future[None] | None = None

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from types import BuiltinFunctionType, FunctionType
 from typing import Any, Final, NamedTuple
 
 from dask._task_spec import Alias, DataNode, Task
 
-from treadle.client.functions import Functions, KnownFunction
+from treadle.client.functions import Functions, KnownFunction, is_importable
 from treadle.serialize import nodes
 from treadle.serialize.nodes import Subgraph, Unusual, is_fused, part_of, parts_of
 from treadle.serialize.spec import dumps_call, dumps_node, dumps_parts
@@ -90,7 +89,7 @@ class Encoding:
                 return known
             # What it is made of travels as its arguments.
             return self._importable(node.func)
-        if _is_importable(node.func):
+        if is_importable(node.func):
             return self._importable(node.func)
         return self._make(node.func) if shared else None
 
@@ -112,10 +111,3 @@ def _identity(node: Task) -> Any:
         inner, outkey, inkeys = node.args[:3]
         return (id(inner), outkey, inkeys)
     return id(node.func)
-
-
-def _is_importable(function: Any) -> bool:
-    kind = type(function)
-    if kind is FunctionType or kind is type:
-        return "<" not in function.__qualname__ and function.__module__ not in ("__main__", "__mp_main__")
-    return kind is BuiltinFunctionType

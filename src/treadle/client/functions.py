@@ -127,6 +127,11 @@ class Functions:
 _IMPORTED: Final = ("__main__", "__mp_main__")
 
 
+def is_importable(function: Callable[..., Any]) -> bool:
+    """Whether workers find it by its name, so that it stays what it is."""
+    return type(function) in (FunctionType, BuiltinFunctionType, type) and _captured(function) == ()
+
+
 def _captured(function: Callable[..., Any]) -> tuple[Any, ...] | None:
     """The objects that a pickle of the function is made of; None when that cannot be said.
 

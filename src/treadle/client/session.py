@@ -48,6 +48,9 @@ UNSENT_LIMIT_BYTES: Final = 256 * 2**20
 _COME_BACK_SPREAD_S: Final = 0.1
 _WELCOME_S: Final = 30.0
 
+#: Single submissions that follow each other are sent together so often.
+BURST_S: Final = 0.001
+
 CONNECTION_LOST: Final = "scheduler-connection-lost"
 LOST_IN_RESTART: Final = "lost-in-scheduler-restart"
 
@@ -106,6 +109,11 @@ class Session:
         self._frames: list[Buffer] = []
         #: A turn is on its way. Set before the wake-up, cleared at the start of the turn.
         self._turn_due = False
+        #: When the last turn for submissions alone began, and the next one if it has to wait; 0.0: there is no burst.
+        self._burst_at = 0.0
+        self._paced: asyncio.TimerHandle | None = None
+        #: Somebody waits: the next turn is not put off.
+        self._hurried = False
         self._welcome: asyncio.Future[None] | None = None
         self._requests = Requests(loop)
         self._heartbeat: asyncio.TimerHandle | None = None
@@ -343,6 +351,40 @@ class Session:
             except RuntimeError:
                 pass  # the loop is closed, and so are we
 
+    def submitted(self) -> None:
+        """From any thread: as ``wake_up``, and more of the same may follow at once.
+
+        The first of a burst is sent at once. A turn for each of the others would cost more than they do: they are sent together,
+        a moment later, or as soon as something is heard or somebody waits (``hurry``).
+        """
+        if not self._turn_due:
+            self._turn_due = True
+            try:
+                self.loop.call_soon_threadsafe(self._turn_of_burst)
+            except RuntimeError:
+                pass  # the loop is closed, and so are we
+
+    def _turn_of_burst(self) -> None:
+        now = self.loop.time()
+        if now - self._burst_at < BURST_S and self._turn_due and not self._frames and not self._hurried:
+            self._paced = self.loop.call_at(self._burst_at + BURST_S, self._turn_of_burst)
+            return
+        self._burst_at = now
+        self._turn()
+
+    def hurry(self) -> None:
+        """From any thread: somebody waits for what was submitted."""
+        self._hurried = True
+        if self._paced is not None:
+            try:
+                self.loop.call_soon_threadsafe(self._end_pace)
+            except RuntimeError:
+                pass  # the loop is closed, and so are we
+
+    def _end_pace(self) -> None:
+        if self._paced is not None:
+            self._turn()
+
     def release(self, state: KeyState) -> None:
         """A reference is gone. From anywhere, finalizers included: no lock is taken."""
         self._released.append(state)
@@ -391,12 +433,20 @@ class Session:
 
     def _receive(self, body: Buffer, buffers: list[Buffer]) -> None:
         self._frames.append(body)
-        if not self._turn_due:
+        if not self._turn_due or self._paced is not None:
             self._turn_due = True
+            self._stop_pace()
             self.loop.call_soon(self._turn)
+        self._burst_at = 0.0
+
+    def _stop_pace(self) -> None:
+        if self._paced is not None:
+            self._paced.cancel()
+            self._paced = None
 
     def _turn(self) -> None:
-        self._turn_due = False
+        self._turn_due = self._hurried = False
+        self._stop_pace()
         frames, self._frames = self._frames, []
         try:
             messages = [message for body in frames for message in decode_scheduler_to_client(body)]
@@ -504,6 +554,7 @@ class Session:
         waiter = Waiter(woken.release, fail_fast=fail_fast)
         if not self._attach(states, waiter):
             return True
+        self.hurry()
         try:
             return woken.acquire(timeout=-1 if timeout_s is None else min(max(timeout_s, 0.0), threading.TIMEOUT_MAX))
         finally:
@@ -528,6 +579,7 @@ class Session:
 
         waiter = Waiter(wake, fail_fast=fail_fast)
         if self._attach(states, waiter):
+            self._end_pace()
             try:
                 await done
             finally:

@@ -19,11 +19,12 @@ from treadle import config
 from treadle.client.base import ClientBase
 from treadle.client.calls import Call, Constants, check_callable, prepare
 from treadle.client.columns import Columns
-from treadle.client.functions import KnownFunction
+from treadle.client.functions import KnownFunction, is_importable
 from treadle.client.futures import Future
 from treadle.client.keys import bound_token, call_key, check_key, is_plain, unique_key
 from treadle.client.ledger import KeyState, dead_state
 from treadle.client.options import make_options, number
+from treadle.client.session import UNSENT_LIMIT_BYTES, Session
 from treadle.context import current_task
 from treadle.messages.base import TaskOptions
 from treadle.messages.client_scheduler import DefineFunctions, ForgetFunctions, SubmitTasks
@@ -114,20 +115,23 @@ class SubmitMethods(ClientBase):
         session.check_open()
         asked = (workers, resources, retries, priority, allow_other_workers, actor or actors)
         terms = self._terms(asked, fifo_timeout, key)
-        known = self._find_function(func)
+        known = self._last_function[1] if func is self._last_function[0] else self._find_function(func)
         if key is None:
             key = call_key(known.name, bound_token(known.token, kwargs), args) if pure else unique_key(known.name)
         else:
             check_key(key)
-        future = self._future_of_known(key)
-        if future is not None:
-            return future
+        if key in session.ledger.states:
+            future = self._future_of_known(key)
+            if future is not None:
+                return future
         constants = Constants()
         call = prepare(key, args, kwargs, constants)
-        warn_if_large(len(call.payload), "task")
-        future = self._send_call(key, known, call, terms, constants)
-        session.wake_up()
-        self._throttle()
+        if len(call.payload) > _SMALL_BYTES:
+            warn_if_large(len(call.payload), "task")
+        future = self._send_call(session, key, known, call, terms, constants)
+        session.submitted()
+        if session.unsent_bytes > UNSENT_LIMIT_BYTES:
+            self._throttle()
         return future
 
     def _terms(self, asked: tuple[Any, ...], fifo_timeout: Any, key: Any) -> Terms:
@@ -148,13 +152,14 @@ class SubmitMethods(ClientBase):
 
     def _find_function(self, func: Callable[..., Any]) -> KnownFunction:
         with self.session.lock:
-            return self._functions.find(func)
+            known = self._functions.find(func)
+        if is_importable(func):  # else it may become another one
+            self._last_function = (func, known)
+        return known
 
     def _future_of_known(self, key: Key) -> Future | None:
         """Another future of a key that this client has already."""
         session = self.session
-        if key not in session.ledger.states:
-            return None
         with session.lock:
             state = session.ledger.states.get(key)
             if state is None:
@@ -173,12 +178,11 @@ class SubmitMethods(ClientBase):
                 session.outgoing.add(ForgetFunctions(forgotten))
         return known.id
 
-    def _send_call(self, key: Key, known: KnownFunction, call: Call, terms: Terms, constants: Constants) -> Future:
+    def _send_call(self, session: Session, key: Key, known: KnownFunction, call: Call, terms: Terms, constants: Constants) -> Future:
         """Append one row to what is to be sent."""
         # Held until the row that needs them is on its way.
-        needs = [self._own_future(need) if isinstance(need, Future) else need for need in call.needs]
-        session = self.session
-        if not all([need.state.id for need in needs if isinstance(need, Future)]):
+        needs = [self._own_future(need) if isinstance(need, Future) else need for need in call.needs] if call.needs else ()
+        if needs and not all([need.state.id for need in needs if isinstance(need, Future)]):
             return Future(key, self, dead_state(key, "lost dependencies"))
         if call.buffers or call.constants:
             columns = Columns()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -178,7 +179,8 @@ def test_each_message_of_clients_is_durable_or_known_not_to_be() -> None:
 
 @pytest.mark.parametrize("seed", range(40))
 def test_the_journal_tells_what_the_core_knows(simulated: Any, seed: int) -> None:
-    scenario = scenario_of(seed)
+    # Clients that come back wait for the disk, of which there is none here.
+    scenario = replace(scenario_of(seed), cuts=0)
     strict = not (scenario.deaths or scenario.data_losses)
     assert simulated(scenario, strict).checks
 

@@ -145,7 +145,7 @@ class Inventory(Message):
     nbytes: list[int]
     types: list[int]
     type_names: list[str]
-    #: Of these, what was handed over by clients a moment ago: their news of it may still be on its way.
+    #: What was handed over by clients a moment ago, if it is here still or not: their news of it may be on its way.
     fresh: list[int]
     #: Assignments that are not finished, and how far they are: 0 not started, 1 executing, 2 left the thread pool.
     assigned: list[int]

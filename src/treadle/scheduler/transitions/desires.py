@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from treadle.exceptions import PeerProtocolError
 from treadle.scheduler.transitions.orphans import await_value, claim, is_recovering
@@ -23,6 +23,9 @@ from treadle.scheduler.transitions.rules.common import add_copy, move
 from treadle.scheduler.transitions.rules.memory import to_memory
 from treadle.scheduler.transitions.state import ClusterState
 from treadle.utils.keys import is_key, key_from_wire
+
+#: For so long the news of a client and the inventory of a worker may pass each other, seconds.
+RECENTLY_S: Final = 60.0
 
 
 def alias(client: ClientState, id: int, task: TaskState, out: Outbox) -> None:
@@ -183,6 +186,12 @@ def scatter_keys(state: ClusterState, client: ClientState, message: Any, tasks: 
             alias(client, id, task, out)
             want_quietly(client, task)
             out.to_client(client).in_memory(task, task.who_has[0])
+        elif task.state == MEMORY:
+            # Of a client that was given up: heard before, and kept for others.
+            for worker in holders:
+                add_copy(state, task, worker)
+            want_quietly(client, task)
+            out.to_client(client).in_memory(task, task.who_has[0])
         elif not holders:
             alias(client, id, task, out)
             want_quietly(client, task)
@@ -191,7 +200,7 @@ def scatter_keys(state: ClusterState, client: ClientState, message: Any, tasks: 
                 out.erred_for(client, task)
             elif state.orphans and claim(state, task, False, out):
                 pass
-            elif task.state == RELEASED and not task.has_recipe and is_recovering(state):
+            elif task.state == RELEASED and not task.has_recipe and client.stranger and is_recovering(state):
                 # Those workers served an earlier scheduler, and may come with the value.
                 await_value(state, task, out)
                 out.pending(task)
@@ -215,6 +224,20 @@ def scatter_keys(state: ClusterState, client: ClientState, message: Any, tasks: 
             to_memory(state, task, holders[0], message.nbytes[row], message.types[row], out)
             for worker in holders[1:]:
                 add_copy(state, task, worker)
+            for worker in holders:
+                _note_announced(state, task, worker)
+
+
+def _note_announced(state: ClusterState, task: TaskState, worker: WorkerState) -> None:
+    """The client's word is newer than what the worker says of itself, if it is just coming back."""
+    announced = worker.announced
+    announced.pop(task, None)
+    announced[task] = state.now
+    while True:
+        first = next(iter(announced))
+        if announced[first] > state.now - RECENTLY_S:
+            return
+        del announced[first]
 
 
 def take_id(state: ClusterState, task: TaskState, id: int, out: Outbox) -> None:
@@ -252,6 +275,11 @@ def check_keys(message: Any) -> None:
             raise PeerProtocolError(f"{type(message).__name__}: {key!r} cannot be a key")
 
 
+def is_of_before(state: ClusterState, client: ClientState, id: int, wire: Any) -> bool:
+    """Whether the client gave that id to that key before it was given up; others have kept the task."""
+    return client.stranger and state.by_id[id].key == key_from_wire(wire)
+
+
 def check_scatter(state: ClusterState, client: ClientState, message: Any) -> None:
     """Raises PeerProtocolError before anything was changed."""
     length = len(message.ids)
@@ -259,8 +287,8 @@ def check_scatter(state: ClusterState, client: ClientState, message: Any) -> Non
         if len(column) != length:
             raise PeerProtocolError("KeysScattered: columns of different lengths")
     check_keys(message)
-    for id in message.ids:
-        if id >> 32 != client.number or id in state.by_id:
+    for row, id in enumerate(message.ids):
+        if id >> 32 != client.number or (id in state.by_id and not is_of_before(state, client, id, message.keys[row])):
             raise PeerProtocolError(f"KeysScattered: id {id} is not this client's to give")
     if len(set(message.ids)) != length:
         raise PeerProtocolError("KeysScattered: an id stands twice")

@@ -6,7 +6,7 @@ from typing import Any
 
 from treadle.exceptions import PeerProtocolError
 from treadle.messages.base import TaskOptions
-from treadle.scheduler.transitions.desires import alias, check_keys, forget_aliases, want
+from treadle.scheduler.transitions.desires import alias, check_keys, forget_aliases, is_of_before, want
 from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.records import (
     FORGOTTEN,
@@ -29,7 +29,13 @@ def define_functions(state: ClusterState, client: ClientState, message: Any) -> 
     if not len(ids) == len(names) == len(bodies):
         raise PeerProtocolError("DefineFunctions: columns of different lengths")
     for id, name, body in zip(ids, names, bodies, strict=True):
-        if id in state.functions or id >> 32 != client.number:
+        known = state.functions.get(id)
+        if known is not None and client.stranger and id >> 32 == client.number:
+            # It was defined by this client before it was given up, and tasks of others call it still.
+            known.held = True
+            client.functions[id] = known
+            continue
+        if known is not None or id >> 32 != client.number:
             raise PeerProtocolError(f"DefineFunctions: id {id} is not this client's to give")
         function = FunctionState(id, name, body)
         state.functions[id] = function
@@ -203,8 +209,8 @@ def check_columns(state: ClusterState, client: ClientState, message: Any, frames
         if column is not None and len(column) != length:
             raise PeerProtocolError(f"SubmitTasks: a column of {len(column)} rows beside {length} ids")
     number = client.number
-    for id in message.ids:
-        if id >> 32 != number or id in state.by_id:
+    for row, id in enumerate(message.ids):
+        if id >> 32 != number or (id in state.by_id and not is_of_before(state, client, id, message.keys[row])):
             raise PeerProtocolError(f"SubmitTasks: id {id} is not this client's to give")
     if len(set(message.ids)) != length:
         raise PeerProtocolError("SubmitTasks: an id stands twice")

@@ -14,9 +14,10 @@ from treadle.exceptions import PeerProtocolError
 from treadle.messages.client_scheduler import KeysPending
 from treadle.messages.worker_scheduler import DropKeys, UnlearnFunctions, WorkerPeersGone
 from treadle.scheduler.transitions import reports
-from treadle.scheduler.transitions.desires import alias, check_keys, want, want_quietly
+from treadle.scheduler.transitions.desires import RECENTLY_S, alias, check_keys, is_of_before, want, want_quietly
 from treadle.scheduler.transitions.graph import add_task, get_group
 from treadle.scheduler.transitions.orphans import (
+    NOBODYS,
     accept_value,
     adopt,
     await_value,
@@ -119,14 +120,15 @@ class Reconciliation:
             nbytes = inventory.nbytes[row]
             type_name = inventory.type_names[inventory.types[row]]
             task = self._find(id, inventory.keys[row])
-            if task is None:
-                if not self.known:
-                    orphan = Orphan(worker, id)
-                    orphan.nbytes = nbytes
-                    orphan.type_name = type_name
-                    keep_orphan(state, key_from_wire(inventory.keys[row]), orphan)
-                elif id not in fresh:
-                    self.drops[id] = None
+            is_fresh = self.known and id in fresh and (task is None or task.id != id)
+            if is_fresh or (task is None and not self.known):
+                orphan = Orphan(worker, id)
+                orphan.nbytes = nbytes
+                orphan.type_name = type_name
+                # The news of a fresh one is on its way, or has come and gone while the worker was away: then nobody asks for it.
+                keep_orphan(state, NOBODYS if is_fresh else key_from_wire(inventory.keys[row]), orphan)
+            elif task is None:
+                self.drops[id] = None
             elif task not in self.held and accept_value(state, task, worker, nbytes, type_name, out):
                 if task.id != id:
                     self.renames.append((id, task.id))
@@ -134,7 +136,10 @@ class Reconciliation:
             else:
                 self.drops[id] = None
         for task in list(worker.has_what):
-            if task not in self.held:
+            if task in self.held:
+                continue
+            # What a client has announced meanwhile may have come behind the inventory, unless that says that it came and went.
+            if task.id in fresh or state.now - worker.announced.get(task, -1e300) > RECENTLY_S:
                 remove_copy(state, task, worker)
                 worker.actors.pop(task, None)
                 if not task.who_has:
@@ -224,8 +229,8 @@ def reattach_keys(state: ClusterState, client: ClientState, message: Any, out: O
     if len(message.ids) != len(message.keys):
         raise PeerProtocolError("ReattachKeys: columns of different lengths")
     check_keys(message)
-    for id in message.ids:
-        if id >> 32 != client.number or id in state.by_id:
+    for row, id in enumerate(message.ids):
+        if id >> 32 != client.number or (id in state.by_id and not is_of_before(state, client, id, message.keys[row])):
             raise PeerProtocolError(f"ReattachKeys: id {id} is not this client's to give")
     pending: list[int] = []
     for id, wire in zip(message.ids, message.keys, strict=True):

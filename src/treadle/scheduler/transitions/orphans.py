@@ -31,10 +31,13 @@ from treadle.scheduler.transitions.rules.erred import own_error
 from treadle.scheduler.transitions.rules.memory import to_memory
 from treadle.scheduler.transitions.state import ClusterState
 
+#: Stands for the key of an orphan that is not to be claimed.
+NOBODYS: Final = None
 #: What clients are told of keys that nobody has brought.
 LOST_IN_RESTART: Final = "lost-in-scheduler-restart"
 LOST_IN_RESTART_TEXT: Final = (
-    "The scheduler was started anew and did not know this key, and no worker that came back has its value. Submit it again."
+    "The scheduler does not know this key: it was started anew, or had not seen this client for too long; and no worker that came back "
+    "has the value. Submit it again."
 )
 
 
@@ -163,7 +166,8 @@ def expire_orphans(state: ClusterState, out: Outbox) -> None:
     """Nobody has claimed them."""
     for rows in state.orphans.values():
         for orphan in rows:
-            if is_here(state, orphan):
+            task = state.by_id.get(orphan.id)
+            if is_here(state, orphan) and (task is None or task not in orphan.worker.has_what):
                 out.drop_id(orphan.id, orphan.worker)
     state.orphans.clear()
 

@@ -184,6 +184,8 @@ class WorkerState:
         #: False: its stream is broken, since then, and it may come back. It is not among the running ones and is sent nothing.
         self.connected: bool = True
         self.disconnected_at: float = 0.0
+        #: Values that clients said of late to have put here, oldest first, and when: its inventory may be older than that.
+        self.announced: dict[TaskState, float] = {}
         self.metrics: dict[str, Any] = {}
 
     def __repr__(self) -> str:

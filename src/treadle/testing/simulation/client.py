@@ -5,20 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from treadle.client.frames import SentFrames, recollections
 from treadle.client.ledger import ERROR, KeyState, Ledger, Waiter
 from treadle.messages.base import Message, TaskOptions
 from treadle.messages.client_scheduler import (
     AttachKeys,
     CancelKeys,
     ClientWelcome,
+    ConfirmKeys,
     DefineFunctions,
     FireAndForget,
     ForgetFunctions,
     KeysScattered,
     LeaveClient,
+    Received,
     RegisterClient,
     ReleaseKeys,
     RetryKeys,
+    Sent,
     SubmitTasks,
 )
 from treadle.messages.codec import decode_scheduler_to_client, encode
@@ -27,6 +31,15 @@ from treadle.testing.simulation.functions import leaf
 from treadle.testing.simulation.graphs import Universe
 from treadle.testing.simulation.network import Mailbox, World
 from treadle.testing.simulation.worker import SimulatedWorker
+
+
+class _Function:
+    """As it was defined."""
+
+    def __init__(self, id: int) -> None:
+        self.id = id
+        self.name = "leaf"
+        self.body = dumps_function(leaf)
 
 
 class SimulatedClient:
@@ -38,7 +51,13 @@ class SimulatedClient:
         self.universe = universe
         self.ledger = Ledger()
         self.welcomed = False
+        self.connected = False
         self.gone = False
+        self.number = 0
+        #: It came back to a scheduler that had given it up.
+        self.forgotten = False
+        self._sent = SentFrames()
+        self._unsent: list[Message] = []
         #: What the user holds on to, a reference each.
         self.holds: dict[Any, KeyState] = {}
         #: Keys it cancelled, and keys that it attached to: these may turn out to be cancelled.
@@ -58,7 +77,37 @@ class SimulatedClient:
     # ------------------------------------------------------------------------------------------------ messages
 
     def register(self) -> None:
-        self._send(RegisterClient(f"id of {self.name}", {}))
+        self.to_scheduler(encode([RegisterClient(f"id of {self.name}", {})]))
+
+    def cut(self) -> None:
+        """The stream breaks; the user goes on."""
+        self.connected = False
+        self.to_scheduler = lambda body: None
+
+    def come_back(self, to_scheduler: Callable[[bytes], None]) -> None:
+        """There is another stream."""
+        self._mailbox.flush()
+        self.to_scheduler = to_scheduler
+        to_scheduler(encode([RegisterClient(f"id of {self.name}", {}, self.number)]))
+
+    def _settle_return(self, welcome: ClientWelcome) -> None:
+        """As a session does."""
+        assert welcome.number == self.number, "it keeps its number"
+        if welcome.known:
+            self._sent.received(welcome.received)
+        else:
+            self.forgotten = True
+            functions = [_Function(self._function)] if self._function else []
+            lost = recollections(self.ledger, self.number, functions, [*self._sent.messages(), *self._unsent])
+            if lost:
+                self._sent.put_first(encode([*lost, Sent(self._sent.acknowledged)]))
+        for frame in self._sent:
+            self.to_scheduler(frame.body)
+        self.connected = True
+        unsent, self._unsent = self._unsent, []
+        if unsent:
+            self._send(*unsent)
+        self._send(ConfirmKeys([state.id for state in self.ledger.states.values() if state.status is not ERROR]))
 
     def receive(self, body: bytes) -> None:
         for message in decode_scheduler_to_client(body):
@@ -68,14 +117,26 @@ class SimulatedClient:
         wake: list[Waiter] = []
         for message in messages:
             if isinstance(message, ClientWelcome):
-                self.ledger.set_number(message.number)
-                self.welcomed = True
+                if self.welcomed:
+                    self._settle_return(message)
+                else:
+                    self.number = message.number
+                    self.ledger.set_number(message.number)
+                    self.welcomed = self.connected = True
+            elif isinstance(message, Received):
+                self._sent.received(message.sequence)
             else:
                 self.ledger.handle(message, wake)
 
     def _send(self, *messages: Message) -> None:
-        if not self.gone:
-            self.to_scheduler(encode(messages))
+        if self.gone:
+            return
+        if self.connected:
+            body = encode([*messages, Sent(self._sent.sequence + 1, self.world.random.random() < 0.1)])
+            self._sent.keep(body, ())
+            self.to_scheduler(body)
+        else:
+            self._unsent.extend(messages)
 
     # --------------------------------------------------------------------------------------------- submissions
 

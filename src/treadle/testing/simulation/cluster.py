@@ -27,6 +27,8 @@ class _Session:
         self.name = name
         self.outward = outward
         self.inward = inward
+        #: The scheduler has heard, or will hear, that it has ended.
+        self.end_told = False
 
 
 class Cluster:
@@ -42,6 +44,9 @@ class Cluster:
             allowed_failures=scenario.allowed_failures,
             worker_saturation=scenario.saturation,
             prefetch_time_s=scenario.prefetch_time_s,
+            worker_grace_s=scenario.grace_s,
+            client_grace_s=scenario.grace_s,
+            recovery_grace_s=scenario.grace_s,
         )
         self.core = Transitions(limits, "the scheduler")
         self.sessions: dict[int, _Session] = {}
@@ -59,6 +64,7 @@ class Cluster:
         self.scattered: set[Any] = set()
         self.killed = 0
         self.data_lost = 0
+        self.cuts = 0
         self.restarted = False
         self._mailbox = Mailbox(self.world, self._take)
         self._numbers = 0
@@ -66,12 +72,17 @@ class Cluster:
 
     # ----------------------------------------------------------------------------------------------- scheduler
 
-    def _connect(self, name: str, decode: Callable[[bytes], list[Any]], receive: Callable[[bytes], None]) -> _Session:
-        self._numbers += 1
-        number = self._numbers
+    def _connect(
+        self, name: str, decode: Callable[[bytes], list[Any]], receive: Callable[[bytes], None], number: int = 0
+    ) -> _Session:
+        """``number``: of a party that comes back."""
+        if number == 0:
+            self._numbers += 1
+            number = self._numbers
 
         def arrive(body: bytes | None) -> None:
             if body is None:
+                session.end_told = True
                 self._mailbox.add(Event(number, ConnectionLost()))
                 return
             for message in decode(body):
@@ -116,6 +127,44 @@ class Cluster:
         self.world.note("everything is forgotten")
         self.tell(Forget("scheduler-restart"))
 
+    # ------------------------------------------------------------------------------------------ broken streams
+
+    def cut(self, party: SimulatedWorker | SimulatedClient) -> None:
+        """Its stream breaks, with or without what is on its way to the scheduler; a while later it has another one."""
+        chance = self.world.random
+        self.world.note(f"the stream of {party.name} breaks")
+        session = self.sessions[party.number]
+        party.cut()
+        session.outward.cut()
+        if chance.random() < 0.5:
+            session.inward.send(None)
+        else:
+            session.inward.cut()
+            if chance.random() < 0.7:
+                # Else the scheduler hears of it when the party is back.
+                session.end_told = True
+                self._mailbox.add(Event(party.number, ConnectionLost()))
+        self.cuts += 1
+        self.world.later(chance.choice((0.0, 0.001, 0.01, 0.05)), lambda: self._reconnect(party, session))
+
+    def _reconnect(self, party: SimulatedWorker | SimulatedClient, before: _Session) -> None:
+        gone = not party.alive if isinstance(party, SimulatedWorker) else party.gone
+        before.inward.cut()
+        if not before.end_told:
+            self._mailbox.add(Event(before.number, ConnectionLost()))
+        if gone:
+            return
+        # Whoever is known keeps its number; a client that is not, too: it is free then.
+        self._mailbox.flush()
+        self.world.note(f"{party.name} comes back")
+        if isinstance(party, SimulatedWorker):
+            known = party.id in self.core.state.by_worker_id
+            session = self._connect(party.name, decode_worker_to_scheduler, party.receive, party.number if known else 0)
+            party.number = session.number
+        else:
+            session = self._connect(party.name, decode_client_to_scheduler, party.receive, party.number)
+        party.come_back(session.inward.send)
+
     # ----------------------------------------------------------------------------------------------- workers
 
     def start_worker(self, name: str) -> None:
@@ -134,7 +183,12 @@ class Cluster:
         self.by_address[worker.address] = worker
 
     def registered_workers(self) -> list[SimulatedWorker]:
-        return [worker for worker in self.workers.values() if worker.alive and worker.number in self.core.state.by_number]
+        """Those that the scheduler knows, and that are connected."""
+        return [
+            worker
+            for worker in self.workers.values()
+            if worker.alive and worker.connected and worker.number in self.core.state.by_number
+        ]
 
     def kill_worker(self, worker: SimulatedWorker, back_after: float) -> None:
         """It dies; what it has said last may or may not arrive. Another one comes with its name."""
@@ -175,7 +229,7 @@ class Cluster:
         self.clients.remove(client)
         session = self.sessions[self.number_of[client]]
         session.outward.cut()
-        if politely:
+        if politely and client.connected:
             client.leave()
         else:
             client.vanish()

@@ -91,6 +91,10 @@ class Mailbox:
             self._due = True
             self._world.later(self._world.random.choice((0.0, 0.0, 0.0002, 0.002)), self._turn)
 
+    def flush(self) -> None:
+        """The turn is now."""
+        self._turn()
+
     def _turn(self) -> None:
         self._due = False
         items, self._items = self._items, []

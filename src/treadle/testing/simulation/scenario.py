@@ -45,6 +45,9 @@ class Scenario:
     slowness: float = 1.0
     saturation: float = 1.1
     prefetch_time_s: float = 0.01
+    #: Streams that break and come back; how long the scheduler waits for that, simulated seconds.
+    cuts: int = 0
+    grace_s: float = 0.0
 
 
 def scenario_of(seed: int) -> Scenario:
@@ -80,4 +83,6 @@ def scenario_of(seed: int) -> Scenario:
         slowness=some(1.0, 1.0, 5.0, 20.0),
         saturation=some(1.1, 1.1, float("inf"), 2.0),
         prefetch_time_s=some(0.01, 0.1, 0.0),
+        cuts=chance.choice((0, 0, 2, 5, 20)),
+        grace_s=5.0,
     )

@@ -60,6 +60,9 @@ class _Trial:
         self._at_random(scenario.data_losses, self._lose_data)
         self._at_random(scenario.scattered * 2, self._scatter)
         self._at_random(3, cluster.tick)
+        self._at_random(scenario.cuts, self._cut)
+        if scenario.grace_s:
+            self._at_random(10, cluster.tick)
         if scenario.restart:
             self._at_random(1, cluster.forget_everything)
 
@@ -71,7 +74,7 @@ class _Trial:
         return self.chance.sample(things, min(len(things), self.chance.randint(1, most))) if things else []
 
     def _client(self) -> SimulatedClient | None:
-        clients = [client for client in self.cluster.clients if client.welcomed]
+        clients = [client for client in self.cluster.clients if client.welcomed and not client.gone]
         return self.chance.choice(clients) if clients else None
 
     def _act(self) -> None:
@@ -165,6 +168,14 @@ class _Trial:
         if workers:
             self.cluster.kill_worker(self.chance.choice(workers), self.chance.choice((0.0, 0.01, 0.1)))
 
+    def _cut(self) -> None:
+        """Mostly one stream, sometimes all."""
+        parties: list[Any] = [client for client in self.cluster.clients if client.connected]
+        parties += self.cluster.registered_workers()
+        chosen = parties if self.chance.random() < 0.2 else self._some(parties, 1)
+        for party in chosen:
+            self.cluster.cut(party)
+
     def _pause(self) -> None:
         workers = self.cluster.registered_workers()
         if workers:
@@ -186,6 +197,8 @@ class _Trial:
             worker = self.cluster.workers.get(name)
             assert worker is not None and worker.alive, f"{name} has not come back"
             worker.pause(False)
+        # Whoever was to come back has done so; those that died or left are given up.
+        self.world.later(self.scenario.grace_s + 1, self.cluster.tick)
 
     # ------------------------------------------------------------------------------------------- the judgement
 
@@ -199,7 +212,8 @@ class _Trial:
         ancestors = universe.ancestors[key]
         about = f"{key!r} of {client.name} is {state.status}; {cluster.core.story(key)}"
         retried = any([other.retried for other in cluster.everybody])
-        lost_data = bool(ancestors & cluster.scattered) and bool(cluster.killed or cluster.data_lost or retried)
+        given_up = bool(cluster.cuts) and self.scenario.grace_s < 1
+        lost_data = bool(ancestors & cluster.scattered) and bool(cluster.killed or cluster.data_lost or retried or given_up)
         if state.status is FINISHED:
             task = cluster.core.state.by_id.get(state.id)
             assert task is not None and task.key == key and task.who_has, f"nobody has it: {about}"
@@ -218,13 +232,17 @@ class _Trial:
             lost_name = reason == "already forgotten" and bool(ancestors & client.attached)
             # What it referred to was forgotten (it had attached to it too late), and so is all that was to come of it.
             lost_need = reason == "lost dependencies" and bool(ancestors & client.attached)
-            assert asked_for or lost_name or lost_need, f"for no reason ({reason}): {about}"
+            # It was away for too long, or what others had brought was.
+            forgotten = client.forgotten or (given_up and bool(ancestors & client.attached))
+            assert asked_for or lost_name or lost_need or forgotten, f"for no reason ({reason}): {about}"
         else:
             assert state.status is LOST and lost_data, f"stuck: {about}"
 
     def _judge_error(self, blame: Any, text: str, lost_data: bool, about: str) -> None:
         if "KilledWorker" in text:
-            assert self.cluster.killed and self.scenario.allowed_failures < 1000, f"killed nobody: {about}"
+            assert (self.cluster.killed or self.cluster.cuts) and self.scenario.allowed_failures < 1000, f"killed nobody: {about}"
+        elif "does not know this key" in text:
+            assert self.cluster.cuts and self.scenario.grace_s < 1, f"nobody was given up: {about}"
         elif "was scattered" in text:
             assert lost_data, f"no data was lost: {about}"
         else:

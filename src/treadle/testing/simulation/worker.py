@@ -61,6 +61,8 @@ class SimulatedWorker:
         self._store = Store(self.store)
         self.functions: dict[int, Any] = {}
         self.alive = True
+        self.connected = True
+        self.id = f"{name} at {address}"
         #: Set by who connects it.
         self.on_refused: Callable[[], None] = lambda: None
         self.to_scheduler: Callable[[bytes], None] = lambda body: None
@@ -80,10 +82,30 @@ class SimulatedWorker:
     # ------------------------------------------------------------------------------------------------ arrivals
 
     def register(self) -> None:
-        message = RegisterWorker(
-            f"{self.name} at {self.address}", self.address, self.name, f"host-of-{self.name}", self.nthreads, 0, self.resources, 1, "/", {}
+        self.to_scheduler(encode([self._registration()]))
+
+    def _registration(self) -> RegisterWorker:
+        return RegisterWorker(
+            self.id, self.address, self.name, f"host-of-{self.name}", self.nthreads, 0, self.resources, 1, "/", {}
         )
-        self.to_scheduler(encode([message]))
+
+    def cut(self) -> None:
+        """The stream breaks; tasks go on."""
+        self.connected = False
+        self.to_scheduler = lambda body: None
+
+    def come_back(self, to_scheduler: Callable[[bytes], None]) -> None:
+        """There is another stream: say what is here."""
+        self._mailbox.flush()
+        if not self.alive:
+            return
+        self._perform([ExecutionsStarted(list(self._running))])
+        self.connected = True
+        self.to_scheduler = to_scheduler
+        message = self._registration()
+        message.inventory = self.core.inventory(self.world.now)
+        message.inventory.functions = list(self.functions)
+        to_scheduler(encode([message]))
 
     def receive(self, body: bytes) -> None:
         """A frame of the scheduler."""

@@ -38,7 +38,7 @@ class Machine:
 
     def start(self, name: str, *arguments: str) -> subprocess.Popen[Any]:
         self.started += 1
-        log = self.stack.enter_context(open(self.home / f"{name}-{self.started}.log", "wb"))
+        log = self.stack.enter_context((self.home / f"{name}-{self.started}.log").open("wb"))
         process = subprocess.Popen(
             [sys.executable, "-m", f"treadle.cli.{name}", *arguments], env=self.environment, stdout=log, stderr=log, cwd=self.home
         )
@@ -74,6 +74,14 @@ def until(condition: Any) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def some_more_are_done(futures: list[Any]) -> None:
+    def count() -> int:
+        return sum(future.done() for future in futures)
+
+    enough = min(count() + 50, len(futures))
+    until(lambda: count() >= enough)
 
 
 @pytest.fixture
@@ -143,8 +151,7 @@ def test_a_scheduler_killed_again_and_again_loses_nothing(machine: Machine) -> N
         step = make_step(ran)
         futures = client.map(step, range(500))
         for round in range(3):
-            seen = sum(future.done() for future in futures)
-            until(lambda seen=seen: sum(future.done() for future in futures) >= min(seen + 50, len(futures)))
+            some_more_are_done(futures)
             scheduler.kill()
             scheduler.wait()
             # Also what is submitted while there is no scheduler.
@@ -152,6 +159,46 @@ def test_a_scheduler_killed_again_and_again_loses_nothing(machine: Machine) -> N
             scheduler = machine.scheduler()
         assert client.gather(futures) == [number * number for number in range(800)]
         assert set(executions(ran)) == set(range(800))
+    except BaseException:
+        print(machine.logs())
+        raise
+
+
+def test_scattered_data_dependencies_and_failures_survive(machine: Machine) -> None:
+    def add(*values: int) -> int:
+        import time
+
+        time.sleep(0.002)
+        return sum(values)
+
+    def fail(value: int) -> None:
+        raise ValueError(f"{value} is wrong")
+
+    width, rounds = 20, 30
+    scheduler = machine.scheduler()
+    for name in ("alice", "bob"):
+        machine.worker(name)
+    client = machine.client()
+    try:
+        client.wait_for_workers(2, timeout=LIMIT_S)
+        row = client.scatter(list(range(width)))
+        expected = list(range(width))
+        failures = [client.submit(fail, row[0])]
+        wait(failures, timeout=LIMIT_S)
+        for round in range(rounds):
+            # Futures of the row before are released while their values are still to be used, or are already.
+            row = [client.submit(add, row[at - 1], row[at]) for at in range(width)]
+            expected = [expected[at - 1] + expected[at] for at in range(width)]
+            if round in (10, 20):
+                failures.append(client.submit(fail, row[0]))
+                until(row[0].done)
+                scheduler.kill()
+                scheduler.wait()
+                scheduler = machine.scheduler()
+        assert client.gather(row) == expected
+        for future in failures:
+            with pytest.raises(ValueError, match="is wrong"):
+                future.result(timeout=LIMIT_S)
     except BaseException:
         print(machine.logs())
         raise

@@ -29,7 +29,7 @@ def to_released(state: ClusterState, task: TaskState, out: Outbox) -> None:
         if task.who_has:
             if is_needed(task):
                 return
-        elif is_needed(task) and not task.has_recipe:
+        elif is_needed(task) and not task.has_recipe and not (state.restoring or state.holding):
             out.lost(task)
             task.error = lost_data_error(task)
             task.blame = task

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from treadle.scheduler.transitions.orphans import claim
+from treadle.scheduler.transitions.orphans import await_value, claim
 from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.records import (
     ERRED,
@@ -33,6 +33,10 @@ def to_waiting(state: ClusterState, task: TaskState, out: Outbox) -> None:
     if not task.has_recipe:
         if task in state.awaited:
             # A worker may come that has the value.
+            return
+        if state.restoring or state.holding:
+            # What needs it may be there already, on a worker that is not back, or by a fact that is still to be told.
+            await_value(state, task, out)
             return
         task.error = lost_data_error(task)
         task.blame = task

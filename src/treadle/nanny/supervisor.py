@@ -12,8 +12,8 @@ from treadle.nanny.process import WorkerProcess
 
 logger = logging.getLogger(__name__)
 
-#: A process that lived this long was well: its crash is answered at once.
-_HEALTHY_S = 10.0
+#: A process that lived this long was well: its crash is answered at once. Pauses are for what cannot even start to work.
+_HEALTHY_S = 1.0
 _FIRST_BACKOFF_S = 0.1
 _LONGEST_BACKOFF_S = 30.0
 

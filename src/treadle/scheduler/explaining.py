@@ -172,7 +172,10 @@ def _queued(core: Transitions, task: TaskState) -> list[str]:
         return [f"the workers that may run it are kept for tasks that were executing when a worker died: {shown}"]
     if state.roomy:
         return [f"it is ready, one of {state.queue.live}, and goes to a worker in the next turn"]
-    return [f"it is ready, one of {state.queue.live} that wait for a free thread; {len(state.running)} workers run and are busy"]
+    found = [f"it is ready, one of {state.queue.live} that wait for a free thread; {len(state.running)} workers run and are busy"]
+    if state.reserved:
+        found.append(f"{len(state.reserved)} workers are kept for tasks that were executing when a worker died")
+    return found
 
 
 def _processing(core: Transitions, task: TaskState) -> list[str]:

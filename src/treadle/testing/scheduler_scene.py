@@ -136,7 +136,15 @@ class SchedulerScene:
 
     # ----------------------------------------------------------------------------------------------- workers
 
-    def worker(self, name: str, nthreads: int = 1, *, host: str | None = None, resources: dict[str, float] | None = None) -> str:
+    def worker(
+        self,
+        name: str,
+        nthreads: int = 1,
+        *,
+        host: str | None = None,
+        resources: dict[str, float] | None = None,
+        nanny: str | None = None,
+    ) -> str:
         """A worker registers. Its address is ``tcp://<host>:<number>``; the host is its own unless given."""
         self._numbers += 1
         number = self._numbers
@@ -144,7 +152,7 @@ class SchedulerScene:
         self.names.workers[number] = name
         host = host or f"host-of-{name}"
         address = f"tcp://{host}:{number}"
-        self.event(name, RegisterWorker(f"id of {name}", address, name, host, nthreads, 0, resources or {}, 1, "/", {}))
+        self.event(name, RegisterWorker(f"id of {name}", address, name, host, nthreads, 0, resources or {}, 1, "/", {}, nanny))
         return address
 
     def workers(self, *names: str, nthreads: int = 1) -> None:

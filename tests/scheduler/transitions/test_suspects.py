@@ -215,3 +215,19 @@ def test_a_task_that_asks_for_it_runs_elsewhere_where_there_is_another_worker():
     scene.release("a")
     scene.nothing_left()
     assert not scene.core.state.avoided
+
+
+def test_a_nanny_is_given_a_moment_to_say_what_was_executing():
+    scene = scene_of()
+    scene.worker("w1", nthreads=2, nanny="n1")
+    scene.worker("w2", nthreads=2, nanny="n2")
+    scene.submit("a b", options=TaskOptions(workers=["w1"]))
+    scene.submit("c d", options=TaskOptions(workers=["w2"]))
+    scene.lose("w1")
+    scene.lose("w2")
+    assert suspicious(scene, "a b c d") == [0, 0, 0, 0]
+    scene.die("w1", "b")
+    assert suspicious(scene, "a b c d") == [0, 1, 0, 0]
+    # The other one says nothing: it is guessed.
+    scene.tick(3)
+    assert suspicious(scene, "a b c d") == [0, 1, 1, 1]

@@ -19,13 +19,15 @@ from treadle.scheduler.transitions.state import ClusterState
 
 #: Frames of a client that are acknowledged at the latest together.
 MOST_UNACKNOWLEDGED: Final = 16
+#: For a nanny to say that its worker has died, and how, seconds.
+NANNY_WORD_S: Final = 2.0
 #: What a client is told of keys that went away while it did not listen.
 FORGOTTEN_MEANWHILE: Final = "already forgotten"
 
 
 def lose_worker(state: ClusterState, worker: WorkerState, blame: bool, out: Outbox) -> None:
     """Its stream ended without goodbye. ``blame`` False: that was on purpose."""
-    if not blame or state.limits.worker_grace_s <= 0:
+    if not blame or _grace_s(state, worker) <= 0:
         membership.remove_worker(state, worker, blame, out)
         return
     if not worker.connected:
@@ -35,6 +37,12 @@ def lose_worker(state: ClusterState, worker: WorkerState, blame: bool, out: Outb
     state.absent_workers[worker] = None
     membership.stop_running(state, worker)
     out.forget_session(worker.number)
+
+
+def _grace_s(state: ClusterState, worker: WorkerState) -> float:
+    """How long it may stay away. One with a nanny at least until that could say what has become of it."""
+    grace_s = state.limits.worker_grace_s
+    return grace_s if worker.nanny is None else max(grace_s, NANNY_WORD_S)
 
 
 def lose_client(state: ClusterState, client: ClientState, blame: bool, out: Outbox) -> None:
@@ -160,9 +168,8 @@ def look_at_clock(state: ClusterState, out: Outbox) -> None:
     now = state.now
     if state.absent_workers:
         for worker in list(state.absent_workers):
-            if now - worker.disconnected_at < state.limits.worker_grace_s:
-                break
-            membership.remove_worker(state, worker, True, out)
+            if now - worker.disconnected_at >= _grace_s(state, worker):
+                membership.remove_worker(state, worker, True, out)
     if state.absent_clients:
         for client in list(state.absent_clients):
             if now - client.disconnected_at < state.limits.client_grace_s:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 import pickle
+import threading
 from typing import Any
 
 import dask
@@ -27,7 +28,7 @@ def collect(*args: Any, **kwargs: Any) -> Any:
 
 def run(graph: dict[Any, Any]) -> dict[Any, Any]:
     """All values, each row by way of its bytes."""
-    encoding = Encoding(Functions(), graph.values())
+    encoding = Encoding(Functions(), threading.Lock(), graph.values())
     values: dict[Any, Any] = {}
     for key, node in graph.items():
         row = encoding.row(node)
@@ -103,7 +104,7 @@ def test_what_tasks_share_is_sent_once() -> None:
     inner = inner_graph()
     partial = functools.partial(collect, "x" * 10_000)
     graph = [fused(number, inner) for number in range(100)] + [Task(number, partial, number) for number in range(100)]
-    encoding = Encoding(Functions(), graph)
+    encoding = Encoding(Functions(), threading.Lock(), graph)
     rows = [encoding.row(node) for node in graph]
     assert len({row.function for row in rows}) == len(encoding.own) == 2
     assert all(row.payload == b"" for row in rows[:100])
@@ -112,7 +113,7 @@ def test_what_tasks_share_is_sent_once() -> None:
 
 def test_what_one_task_has_is_no_function_of_its_own() -> None:
     graph = [Task(number, functools.partial(operator.add, number), 1) for number in range(50)]
-    encoding = Encoding(Functions(), graph)
+    encoding = Encoding(Functions(), threading.Lock(), graph)
     rows = [encoding.row(node) for node in graph]
     assert not encoding.own
     assert len({row.function for row in rows}) == 1
@@ -120,13 +121,13 @@ def test_what_one_task_has_is_no_function_of_its_own() -> None:
 
 def test_a_row_of_references_has_no_payload() -> None:
     node = Task("z", operator.add, X, Y)
-    assert Encoding(Functions(), [node]).row(node).payload == b""
+    assert Encoding(Functions(), threading.Lock(), [node]).row(node).payload == b""
 
 
 def test_what_cannot_be_pickled_is_named() -> None:
-    node = Task("z", collect, X, __import__("threading").Lock())
+    node = Task("z", collect, X, threading.Lock())
     with pytest.raises(TypeError, match="lock"):
-        Encoding(Functions(), [node]).row(node)
+        Encoding(Functions(), threading.Lock(), [node]).row(node)
 
 
 def test_a_subgraph_frees_what_nobody_needs_any_more() -> None:

@@ -1,19 +1,24 @@
-"""The scheduler's process sets the collector up; in a process of its own, because it is set for the whole process."""
+"""Pauses of the garbage collection."""
 
-from __future__ import annotations
-
-import subprocess
-import sys
-
-CODE = """
 import gc
+
 from treadle.utils import garbage
-before = gc.get_threshold()
-garbage.settle()
-assert gc.isenabled() and gc.get_freeze_count() > 1000, gc.get_freeze_count()
-assert all(now > was for now, was in zip(gc.get_threshold(), before)), (gc.get_threshold(), before)
-"""
 
 
-def test_what_is_there_is_not_looked_at_again() -> None:
-    subprocess.run([sys.executable, "-c", CODE], check=True)
+def test_the_last_pause_ends_it():
+    assert gc.isenabled()
+    with garbage.paused():
+        with garbage.paused():
+            assert not gc.isenabled()
+        assert not gc.isenabled()
+    assert gc.isenabled()
+
+
+def test_what_was_off_stays_off():
+    gc.disable()
+    try:
+        with garbage.paused():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()

@@ -18,6 +18,7 @@ from treadle.client.ledger import CANCELLED, LOST, KeyState, dead_state
 from treadle.client.options import make_options, number, row_options
 from treadle.client.submit import CHUNK_ROWS, SubmitMethods, Terms, warn_if_large
 from treadle.messages.client_scheduler import ForgetFunctions
+from treadle.utils import garbage
 from treadle.utils.keys import Key
 
 _CHUNK_BYTES: Final = 8 * 2**20
@@ -49,7 +50,7 @@ class CollectionMethods(DataMethods, SubmitMethods):
         """
         _refuse_unknown(kwargs, ("optimize_graph", "num_workers", "pool", "cache", "rerun_exceptions_locally"))
         terms = self._graph_terms(workers, allow_other_workers, resources, retries, priority, fifo_timeout, actors)
-        futures = self._submit_graph(dsk, flat_keys(keys), terms)
+        futures = self._submit_graph(dsk, flat_keys(keys), terms, eager=sync)
         packed = replace_keys(keys, futures)
         if not sync:
             return packed
@@ -155,18 +156,19 @@ class CollectionMethods(DataMethods, SubmitMethods):
             future = Future(key, self, self._own_state_kept(found[key]))
         return future
 
-    def _submit_graph(self, dsk: Any, keys: Sequence[Key], terms: Terms) -> dict[Key, Future]:
-        """Send what ``keys`` need; a future of each. Nothing is sent when the graph makes no sense."""
+    def _submit_graph(self, dsk: Any, keys: Sequence[Key], terms: Terms, *, eager: bool = False) -> dict[Key, Future]:
+        """Send what ``keys`` need; a future of each. Nothing is sent when the graph makes no sense. ``eager``: see ``SubmitTasks``."""
         wanted = dict.fromkeys(keys)
         while True:
             found: dict[Key, Future] = {}
-            table = build_table(dsk, keys, self._is_known, found)
+            with garbage.paused():
+                table = build_table(dsk, keys, self._is_known, found)
             # Holds what the graph depends on until all of it is sent.
             external = {key: future for key in table.external if (future := self._future_for(key, found)) is not None}
             if len(external) == len(table.external):
                 break
             # A key that was known lost its last future meanwhile, in another thread or by garbage collection: look again.
-        sending = _Sending(self, table, terms, wanted)
+        sending = _Sending(self, table, terms, wanted, eager)
         cancelled = [key for key, future in external.items() if not future.state.id]
         if cancelled:
             return {key: external.get(key) or Future(key, self, dead_state(key, "lost dependencies")) for key in wanted}
@@ -177,17 +179,20 @@ class CollectionMethods(DataMethods, SubmitMethods):
 class _Sending:
     """One graph on its way."""
 
-    def __init__(self, client: CollectionMethods, table: Table, terms: Terms, wanted: dict[Key, None]) -> None:
+    def __init__(self, client: CollectionMethods, table: Table, terms: Terms, wanted: dict[Key, None], eager: bool) -> None:
         self.client = client
         self.table = table
         self.terms = terms
         self.wanted = wanted
+        self.eager = eager
         self.submission = client._next_submission()
         self.external: dict[Key, KeyState] = {}
         self.ids: dict[Key, int] = {}
         self.payload_bytes = 0
         self.asked = _asked(terms)
-        self.encoding = Encoding(client._functions, table.nodes.values())
+        self.encoding = Encoding(client._functions, client.session.lock, table.nodes.values())
+        #: Ids of functions that had to make room; rows before the end may name them.
+        self.forgotten: list[int] = []
 
     def send(self, external: dict[Key, Future]) -> dict[Key, Future]:
         """Number the rows, pickle and send them a chunk at a time. A future of each wanted key."""
@@ -204,15 +209,16 @@ class _Sending:
         try:
             for start in range(0, len(keys), CHUNK_ROWS):
                 chunk = keys[start : start + CHUNK_ROWS]
-                columns, failure = self.columns(chunk, failure)
+                with garbage.paused():
+                    columns, failure = self.columns(chunk, failure)
                 futures.update(self.append(columns, chunk, later, start))
                 session.wake_up()
                 client._throttle()
         finally:
             with session.lock:
-                own = client._functions.forget_own(self.encoding.own)
-                if own:
-                    session.outgoing.add(ForgetFunctions(own))
+                self.forgotten += client._functions.forget_own(self.encoding.own)
+                if self.forgotten:
+                    session.outgoing.add(ForgetFunctions(self.forgotten))
         if failure is not None:
             # With the futures all that was begun is given up. The exception must not keep them, nor itself, through this frame.
             futures.clear()
@@ -253,11 +259,10 @@ class _Sending:
 
     def row(self, node: Any) -> Row:
         """Its function is known to the scheduler, or will be before the row is."""
-        client = self.client
-        with client.session.lock:
-            row = self.encoding.row(node)
-            if row.function is not None:
-                client._define(row.function)
+        row = self.encoding.row(node)
+        if row.function is not None and not row.function.id:
+            with self.client.session.lock:
+                self.forgotten += self.client._define_now(row.function)
         return row
 
     def id_of(self, key: Key) -> int:
@@ -271,6 +276,7 @@ class _Sending:
         self.payload_bytes += columns.nbytes
         message = self.terms.apply(columns.message(self.submission))
         message.first_rank = start
+        message.eager = self.eager
         if later and any([key in later for key in chunk]):
             message.later_dependents = [later.get(key, 0) for key in chunk]
         futures: dict[Key, Future] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from typing import Any, Final, NamedTuple
 
 from dask._task_spec import Alias, DataNode, Task
@@ -27,13 +28,14 @@ class Row(NamedTuple):
 
 
 class Encoding:
-    """Of one graph. The caller holds the lock of ``functions`` while it calls ``row``.
+    """Of one graph. ``lock`` guards ``functions``; users' values are pickled without it.
 
     ``functions.forget_own(encoding.own)`` when no more rows come.
     """
 
-    def __init__(self, functions: Functions, graph: Iterable[Any]) -> None:
+    def __init__(self, functions: Functions, lock: AbstractContextManager[Any], graph: Iterable[Any]) -> None:
         self._functions = functions
+        self._lock = lock
         #: What was made for this graph alone.
         self.own: list[KnownFunction] = []
         #: By identity of the callable, or of what a fused task is made of; the nodes keep these alive.
@@ -94,14 +96,16 @@ class Encoding:
         return self._make(node.func) if shared else None
 
     def _make(self, function: Callable[..., Any]) -> KnownFunction:
-        known = self._functions.make_own(function)
+        with self._lock:
+            known = self._functions.make_own(function)
         self.own.append(known)
         return known
 
     def _importable(self, function: Callable[..., Any]) -> KnownFunction:
         known = self._known.get(id(function))
         if known is None:
-            known = self._known[id(function)] = self._functions.find(function)
+            with self._lock:
+                known = self._known[id(function)] = self._functions.find(function)
         return known
 
 

@@ -170,13 +170,19 @@ class SubmitMethods(ClientBase):
     def _define(self, known: KnownFunction) -> int:
         """The id of a function that the scheduler knows, or will know before any row that comes now. Under the lock."""
         if not known.id:
-            session = self.session
-            known.id = session.ledger.new_function_id()
-            session.outgoing.define(DefineFunctions([known.id], [known.name], [known.body]))
-            forgotten = self._functions.used(known)
+            forgotten = self._define_now(known)
             if forgotten:
-                session.outgoing.add(ForgetFunctions(forgotten))
+                self.session.outgoing.add(ForgetFunctions(forgotten))
         return known.id
+
+    def _define_now(self, known: KnownFunction) -> list[int]:
+        """Give it an id. Returns the ids of functions that have to make room, to be forgotten. Under the lock."""
+        if known.id:
+            return []
+        session = self.session
+        known.id = session.ledger.new_function_id()
+        session.outgoing.define(DefineFunctions([known.id], [known.name], [known.body]))
+        return self._functions.used(known)
 
     def _send_call(self, session: Session, key: Key, known: KnownFunction, call: Call, terms: Terms, constants: Constants) -> Future:
         """Append one row to what is to be sent."""

@@ -160,6 +160,8 @@ class Inventory(Message):
     functions: list[int]
     peers: list[int]
     status: str
+    #: Its own number before: clients may have been told that.
+    number: int = 0
 
 
 class RegisterWorker(Message, tag=64):

@@ -20,7 +20,10 @@ def on(worker: str) -> TaskOptions:
     return TaskOptions(workers=[worker], allow_other_workers=True)
 
 
-LOST = "RuntimeError: The data 'x' was scattered, and the last worker that held a copy is gone. There is no recipe to compute it again:"
+LOST = (
+    "RuntimeError: The data 'x' was scattered (or is older than this scheduler), and the last worker that held a copy is gone. "
+    "There is no recipe to compute it again:"
+)
 
 
 def lost(key: str) -> str:

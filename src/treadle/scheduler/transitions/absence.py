@@ -94,6 +94,8 @@ def arrive(state: ClusterState, number: int, message: Any, scheduler_id: str, ou
 def _reconcile(state: ClusterState, worker: WorkerState, inventory: Any, known: bool, out: Outbox) -> None:
     if worker.status in (RUNNING, PAUSED):
         worker.status = inventory.status
+    if inventory.number not in (0, worker.number):
+        state.former_numbers[inventory.number] = worker.number
     Reconciliation(state, worker, inventory, known, out).run()
     # Only now: what it goes on with is not to be given to it, or to another one, anew.
     if worker.status == RUNNING:

@@ -178,6 +178,8 @@ def scatter_keys(state: ClusterState, client: ClientState, message: Any, tasks: 
         holders: list[WorkerState] = []
         for number in message.workers[row]:
             worker = state.by_number.get(number)
+            if worker is None and number in state.former_numbers:
+                worker = state.by_number.get(state.former_numbers[number])
             if worker is not None:
                 holders.append(worker)
         if task.state == MEMORY and id != task.id:

@@ -177,7 +177,8 @@ class Reconciliation:
         """Values that it waits for. Returns those whose holders it is to be told."""
         moved: list[TaskState] = []
         for id in self.inventory.fetching:
-            task = self.state.by_id.get(id) if self.known else None
+            # It may have come by now, and the report of that be on its way.
+            task = self.state.by_id.get(id)
             if task is not None and task.state == MEMORY and task not in self.held:
                 moved.append(task)
             else:

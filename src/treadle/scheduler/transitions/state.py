@@ -86,6 +86,8 @@ class ClusterState:
         self.by_number: dict[int, WorkerState] = {}
         self.by_name: dict[str, WorkerState] = {}
         self.by_host: dict[str, dict[WorkerState, None]] = {}
+        #: Numbers that workers had before they were given up, or at an earlier scheduler, and have now.
+        self.former_numbers: dict[int, int] = {}
         #: By the id that the worker gave itself.
         self.by_worker_id: dict[str, WorkerState] = {}
         #: resource -> workers that have some.

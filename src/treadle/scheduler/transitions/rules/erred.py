@@ -51,7 +51,7 @@ def own_error(error: BaseException) -> TaskError:
 def lost_data_error(task: TaskState) -> TaskError:
     return own_error(
         RuntimeError(
-            f"The data {task.key!r} was scattered, and the last worker that held a copy is gone. "
+            f"The data {task.key!r} was scattered (or is older than this scheduler), and the last worker that held a copy is gone. "
             "There is no recipe to compute it again: scatter it anew, or to several workers with broadcast."
         )
     )

@@ -44,7 +44,9 @@ def note_put(state: LocalState, id: int) -> None:
 
 def inventory(state: LocalState, now: float) -> Inventory:
     """All that this worker has and does. Functions are the shell's."""
-    found = Inventory([], [], [], [], [], [], [], [], [], [], [], [], [], list(state.peers), "paused" if state.paused else "running")
+    found = Inventory([], [], [], [], [], [], [], [], [], [], [], [], [], list(state.peers), "")
+    found.status = "paused" if state.paused else "running"
+    found.number = state.number
     types: dict[str, int] = {}
     for task in state.tasks.values():
         now_state = task.state

@@ -1,6 +1,6 @@
 """Scenes of copies: of scattered data, for retiring workers, by order."""
 
-from treadle.messages.scheduler_local import CopyKeys, DropCopies, Retire
+from treadle.messages.scheduler_local import ConnectionLost, CopyKeys, DropCopies, Retire
 from treadle.testing.scheduler_scene import SchedulerScene
 
 
@@ -102,3 +102,16 @@ def test_a_retiring_worker_gets_nothing_new_and_gives_back_what_it_has_not_begun
     assert scene.worker_state("w1").status == "closing_gracefully"
     scene.turn([("", Retire([number(scene, "w1")], retiring=False), [])])
     assert scene.states("a b c")[1:] != ["no-worker", "no-worker"]
+
+
+def test_when_all_copies_are_lost_dependents_fail_with_an_error_that_says_so():
+    scene = scene_of("w1", "w2", "w3", scatter_copies=2)
+    scene.scatter("x", to=["w1", "w2"])
+    scene.submit("x -> y", wanted=["y"])
+    scene.told("c")
+    on = scene.where("y")
+    scene.turn([(name, ConnectionLost(), []) for name in ("w1", "w2")])
+    assert scene.states("x y") == ["erred", "erred"]
+    assert "scattered" in scene.task("y").error.exception_text
+    assert on in ("w1", "w2")
+    assert not scene.core.state.copying and not scene.core.state.scarce

@@ -24,8 +24,8 @@ def test_what_is_there_is_not_looked_at_again() -> None:
 
 def test_the_last_pause_ends_it() -> None:
     assert gc.isenabled()
-    with garbage.paused() -> None:
-        with garbage.paused() -> None:
+    with garbage.paused():
+        with garbage.paused():
             assert not gc.isenabled()
         assert not gc.isenabled()
     assert gc.isenabled()
@@ -34,7 +34,7 @@ def test_the_last_pause_ends_it() -> None:
 def test_what_was_off_stays_off() -> None:
     gc.disable()
     try:
-        with garbage.paused() -> None:
+        with garbage.paused():
             pass
         assert not gc.isenabled()
     finally:

@@ -26,6 +26,15 @@ def test_chain_stays_where_its_data_is() -> None:
     assert scene.sent(other) == []
 
 
+def test_long_chain_of_one_function_stays_where_its_data_is() -> None:
+    scene = scene_with("w1", "w2")
+    scene.submit("; ".join(f"inc-{at} -> inc-{at + 1}" for at in range(50)))
+    home = scene.where("inc-0")
+    for at in range(50):
+        scene.finish(f"inc-{at}", on=home)
+        assert scene.where(f"inc-{at + 1}") == home
+
+
 def test_roots_spread_over_idle_workers() -> None:
     scene = scene_with("w1", "w2", "w3")
     scene.submit("a b c")

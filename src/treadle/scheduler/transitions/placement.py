@@ -31,6 +31,10 @@ def is_rootish(state: ClusterState, task: TaskState) -> bool:
     group = task.group
     if group.alive <= 2 * state.total_nthreads or len(group.dependencies) >= 5:
         return False
+    for dependency in task.dependencies:
+        if dependency.group is group:
+            # A chain, a stencil, a tree of one function: it needs what its many siblings make.
+            return False
     needs = 0
     for other in group.dependencies:
         needs += other.alive

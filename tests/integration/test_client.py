@@ -429,6 +429,30 @@ def test_raw_graphs(client):
     assert client.get({"x": (inc, future), "y": (operator.add, "x", future)}, ["x", "y"]) == [12, 23]
 
 
+class Late:
+    """Can be pickled as soon as ``condition`` holds."""
+
+    def __init__(self, condition):
+        self.condition = condition
+
+    def __reduce__(self):
+        self.condition()
+        return int, (5,)
+
+
+def test_the_first_tasks_run_before_the_last_are_pickled(client, cluster, monkeypatch):
+    monkeypatch.setattr("treadle.client.computing.CHUNK_ROWS", 5)
+    begun = cluster.scheduler.transitions.statistics()["finished"]
+
+    def others_have_run():
+        cluster.until(lambda: cluster.scheduler.transitions.statistics()["finished"] >= begun + 5)
+
+    graph = {f"k{number}": (inc, number) for number in range(20)}
+    graph["total"] = (sum, list(graph))
+    graph["last"] = (operator.add, "total", Late(others_have_run))
+    assert client.get(graph, "last") == 215
+
+
 def test_a_graph_of_several_chunks(client, monkeypatch):
     monkeypatch.setattr("treadle.client.computing.CHUNK_ROWS", 3)
     dsk = {"x0": 0}

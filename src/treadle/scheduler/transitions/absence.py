@@ -12,9 +12,9 @@ from treadle.scheduler.transitions.copies import forget_recipient
 from treadle.scheduler.transitions.desires import unwant
 from treadle.scheduler.transitions.graph import find_task
 from treadle.scheduler.transitions.inventory import Reconciliation, check_inventory
-from treadle.scheduler.transitions.orphans import expire_orphans, give_up_awaited
 from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.records import ERRED, MEMORY, PAUSED, RUNNING, ClientState, TaskState, WorkerState
+from treadle.scheduler.transitions.rules.orphans import expire_orphans, give_up_awaited
 from treadle.scheduler.transitions.state import ClusterState
 
 #: Frames of a client that are acknowledged at the latest together.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, Final
 
 from treadle.exceptions import PeerProtocolError
-from treadle.scheduler.transitions.orphans import await_value, claim, is_recovering
 from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.records import (
     ERRED,
@@ -21,6 +20,7 @@ from treadle.scheduler.transitions.records import (
 )
 from treadle.scheduler.transitions.rules.common import add_copy, move
 from treadle.scheduler.transitions.rules.memory import to_memory
+from treadle.scheduler.transitions.rules.orphans import await_value, claim, is_recovering
 from treadle.scheduler.transitions.state import ClusterState
 from treadle.utils.keys import is_key, key_from_wire
 

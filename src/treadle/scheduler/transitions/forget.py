@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from treadle.scheduler.transitions import reservations
-from treadle.scheduler.transitions.orphans import expire_orphans
 from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.queue import TaskQueue
 from treadle.scheduler.transitions.records import FORGOTTEN, NO_CLIENTS, NO_TASKS, NO_WORKERS, ClientState, WorkerState
 from treadle.scheduler.transitions.rules.forgotten import drop_function
+from treadle.scheduler.transitions.rules.orphans import expire_orphans
 from treadle.scheduler.transitions.state import ClusterState
 
 

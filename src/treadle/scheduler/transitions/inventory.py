@@ -3,7 +3,7 @@
 A worker that is known goes on where it was: what it finished meanwhile is finished, what it executes goes on, what it was
 never sent is sent again, what nobody knows or wants is dropped, and the lists of holders are corrected both ways.
 One that is not known (it served an earlier scheduler, or was away for too long) is a new worker, whose values are
-looked up by their keys and may have other ids here. What nobody knows may be known soon, when clients come back: see ``orphans``.
+looked up by their keys and may have other ids here. What nobody knows may be known soon, when clients come back: see ``rules.orphans``.
 """
 
 from __future__ import annotations
@@ -16,17 +16,6 @@ from treadle.messages.worker_scheduler import DropKeys, UnlearnFunctions, Worker
 from treadle.scheduler.transitions import reports
 from treadle.scheduler.transitions.desires import RECENTLY_S, alias, check_keys, is_of_before, want, want_quietly
 from treadle.scheduler.transitions.graph import add_task, get_group
-from treadle.scheduler.transitions.orphans import (
-    NOBODYS,
-    accept_value,
-    adopt,
-    await_value,
-    claim,
-    give_up,
-    is_recovering,
-    keep_orphan,
-    note_stage,
-)
 from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.records import (
     MEMORY,
@@ -42,6 +31,17 @@ from treadle.scheduler.transitions.records import (
     WorkerState,
 )
 from treadle.scheduler.transitions.rules.common import remove_copy
+from treadle.scheduler.transitions.rules.orphans import (
+    NOBODYS,
+    accept_value,
+    adopt,
+    await_value,
+    claim,
+    give_up,
+    is_recovering,
+    keep_orphan,
+    note_stage,
+)
 from treadle.scheduler.transitions.state import ClusterState
 from treadle.utils.keys import group_of, is_key, key_from_wire
 

@@ -7,11 +7,11 @@ from typing import Any
 from treadle.exceptions import PeerProtocolError
 from treadle.scheduler.transitions.copies import copy_came, lost_copy
 from treadle.scheduler.transitions.durations import learn_duration, raise_estimate, set_long_running
-from treadle.scheduler.transitions.orphans import orphan_finished
 from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.records import ERRED, MEMORY, RELEASED, WAITING, TaskState, WorkerState
 from treadle.scheduler.transitions.rules.common import add_copy, remove_copy
 from treadle.scheduler.transitions.rules.memory import to_memory
+from treadle.scheduler.transitions.rules.orphans import orphan_finished
 from treadle.scheduler.transitions.state import ClusterState
 
 

@@ -25,7 +25,6 @@ from treadle.messages.journal import (
 from treadle.scheduler.transitions import membership
 from treadle.scheduler.transitions.desires import alias, want_quietly
 from treadle.scheduler.transitions.graph import add_task, get_group, link
-from treadle.scheduler.transitions.orphans import await_value
 from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.records import (
     ERRED,
@@ -42,6 +41,7 @@ from treadle.scheduler.transitions.records import (
 )
 from treadle.scheduler.transitions.rules.common import add_copy, move, remove_copy
 from treadle.scheduler.transitions.rules.memory import to_memory
+from treadle.scheduler.transitions.rules.orphans import await_value
 from treadle.scheduler.transitions.state import ClusterState
 from treadle.utils.keys import key_from_wire
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from treadle.scheduler.transitions.orphans import await_value, claim
 from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.records import (
     ERRED,
@@ -17,6 +16,7 @@ from treadle.scheduler.transitions.records import (
 )
 from treadle.scheduler.transitions.rules.common import move
 from treadle.scheduler.transitions.rules.erred import lost_data_error
+from treadle.scheduler.transitions.rules.orphans import await_value, claim
 from treadle.scheduler.transitions.state import ClusterState
 
 

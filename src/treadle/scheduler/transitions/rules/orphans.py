@@ -1,4 +1,4 @@
-"""What is left of an earlier scheduler: *orphans*, which workers brought and nobody knows yet, and *awaited* tasks, which clients
+"""Rules for what is left of an earlier scheduler: *orphans*, which workers brought and nobody knows yet, and *awaited* tasks, which clients
 want and nobody has brought yet. Both wait for each other for a while. Pure."""
 
 from __future__ import annotations

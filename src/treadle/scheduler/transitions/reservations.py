@@ -25,9 +25,6 @@ def release(state: ClusterState, worker: WorkerState) -> None:
     if worker.status == RUNNING and worker.connected and state.by_number.get(worker.number) is worker:
         state.running[worker] = None
         state.touch(worker)
-        if not state.holding:
-            for task in state.unrunnable:
-                state.recommend(task, WAITING)
     elif not state.running and not state.reserved:
         # Nobody is left to whom the queue could go.
         for task in state.queue.tasks():

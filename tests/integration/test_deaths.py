@@ -6,10 +6,14 @@ import signal
 import sys
 import time
 
+import cloudpickle
 import dask.config
 import pytest
 
 from treadle import Client, KilledWorker, LocalCluster
+
+# Functions of this module run in other processes, which cannot import test modules.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 def cluster_of(n_workers, threads_per_worker, **options):

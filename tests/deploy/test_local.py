@@ -90,6 +90,28 @@ def test_a_task_that_ends_its_process_is_given_up_and_the_workers_come_back():
         assert client.submit(len, "four").result(timeout=60) == 4
 
 
+def test_workers_of_this_process_are_replaced_when_they_restart():
+    with LocalCluster(n_workers=2, threads_per_worker=1, processes=False) as cluster, Client(cluster) as client:
+        before = [cluster.workers[name] for name in (0, 1)]
+        kept = client.submit(len, "abc", pure=False)
+        assert kept.result(timeout=60) == 3
+        client.restart(timeout=60)
+        assert kept.status == "cancelled"
+        assert len(client.ncores()) == 2 and not set(client.ncores()) & {worker.address for worker in before}
+        assert client.submit(len, "four").result(timeout=60) == 4
+        (first, _second) = client.ncores()
+        assert client.restart_workers([first], timeout=60) == {first: "OK"}
+        assert len(client.ncores()) == 2 and first not in client.ncores()
+        assert cluster.plan == {0, 1}
+
+
+def test_a_task_that_ends_its_worker_in_this_process_is_given_up_and_the_worker_is_replaced():
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False) as cluster, Client(cluster) as client:
+        with pytest.raises(KilledWorker):
+            client.submit(sys.exit, 3).result(timeout=100)
+        assert client.submit(len, "four").result(timeout=60) == 4
+
+
 def test_scaling_up_and_down():
     with LocalCluster(n_workers=1, threads_per_worker=1, processes=False) as cluster:
         cluster.scale(3)

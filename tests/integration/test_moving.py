@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from treadle import Client, LocalCluster, Reschedule, get_worker
+from treadle import Client, LocalCluster, Reschedule, Worker, get_worker
 
 
 @pytest.fixture
@@ -204,6 +204,16 @@ def test_restart_workers_gives_new_processes():
         assert len(after) == 2 and len(set(after.values()) & set(before.values())) == 1
         assert client.gather(futures) == [bytes(100)] * 10
         assert all(task.suspicious == 0 for task in cluster.scheduler.tasks.values())
-    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False) as cluster, Client(cluster) as client:
+
+
+def test_a_worker_that_nobody_replaces_is_not_restarted():
+    with LocalCluster(n_workers=0, processes=False) as cluster, Client(cluster) as client:
+
+        async def join():
+            return await Worker(cluster.scheduler_address, nthreads=1, security=cluster.security, memory_limit=0)
+
+        worker = cluster.sync(join)
         with pytest.raises(ValueError, match="has no nanny"):
-            client.restart_workers(addresses(client))
+            client.restart_workers([worker.address])
+        client.restart(timeout=60)
+        assert client.ncores() == {}

@@ -107,7 +107,7 @@ class ClusterMethods(MovingMethods, ExplainingMethods, IntrospectionMethods, Cli
             pause_s = min(2 * pause_s, 0.2)
 
     def restart(self, timeout: Any = None, wait_for_workers: bool = True) -> Any:
-        """Cancel all tasks of all clients and restart the workers; those without a nanny are removed.
+        """Cancel all tasks of all clients and restart the workers; those that neither a nanny nor their cluster replaces are removed.
 
         Raises TimeoutError when they are not back in time (default: four times the time to connect).
         """

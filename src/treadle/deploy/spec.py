@@ -190,12 +190,29 @@ class SpecCluster(Cluster):
 
     def _make_worker(self, name: Any, spec: Spec) -> Any:
         options = {"name": name, "security": self.security, **spec.get("options", {})}
-        return _resolve(spec["cls"])(self.scheduler_address, **options)
+        worker = _resolve(spec["cls"])(self.scheduler_address, **options)
+        if hasattr(worker, "restart_requested") and hasattr(self.scheduler, "replaced_names"):
+            self.scheduler.replaced_names.add(str(options["name"]))
+        return worker
 
     def _gone(self, name: Any, worker: Any) -> None:
-        if self.workers.get(name) is worker:
-            del self.workers[name]
-            self.worker_spec.pop(name, None)
+        """One that was told to restart has another one after it; the others are not asked for any more."""
+        if self.workers.get(name) is not worker:
+            return
+        del self.workers[name]
+        if name in self.worker_spec and getattr(worker, "restart_requested", False) and self.status is Status.running:
+            restart = asyncio.ensure_future(self._follow_spec_or_log())
+            self._watches.add(restart)
+            restart.add_done_callback(self._forget_watch)
+            return
+        self.worker_spec.pop(name, None)
+        if hasattr(self.scheduler, "replaced_names"):
+            self.scheduler.replaced_names.discard(str(name))
+
+    def _forget_watch(self, task: asyncio.Task[None]) -> None:
+        self._watches.discard(task)
+        if not task.cancelled():
+            task.exception()  # it is in the log
 
     # ------------------------------------------------------------------------------------------ what it is
 

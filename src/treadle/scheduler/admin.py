@@ -124,18 +124,18 @@ class Admin:
     # -------------------------------------------------------------------------------------------- restart
 
     async def restart(self, client: int, order: Restart) -> None:
-        """Forget all tasks, end all workers; those with a nanny come back."""
+        """Forget all tasks, end all workers; those that somebody replaces come back: a nanny, or their cluster."""
         self._tell(Forget(RESTART_REASON))
         workers = list(self._core.workers.values())
         replaced = {worker.nanny for worker in workers if worker.nanny is not None and worker.nanny in self._nannies.numbers}
         old = {worker.number for worker in workers}
-        asked = [
-            self._ask(self._nannies.numbers[nanny], lambda request: RestartWorker(request, order.timeout_s))
-            for nanny in replaced
-        ]
+        asked = [self._ask(self._nannies.numbers[nanny], lambda request: RestartWorker(request, order.timeout_s)) for nanny in replaced]
+        names = set()
         for worker in workers:
             if worker.nanny not in replaced:
-                self.close_worker(worker.number, "restart")
+                self.close_worker(worker.number, "restart", restart=True)
+                if worker.name in self._scheduler.replaced_names:
+                    names.add(worker.name)
         try:
             async with asyncio.timeout(order.timeout_s):
                 answers = await asyncio.gather(*asked, return_exceptions=True)
@@ -143,21 +143,21 @@ class Admin:
                 failed += [answer.error for answer in answers if not isinstance(answer, BaseException) and answer.error]
                 if failed:
                     raise TimeoutError(f"{len(failed)} of {len(workers)} workers did not restart: {failed[0]}")
-                while order.wait_for_workers and not self._returned(replaced, old):
+                while order.wait_for_workers and not self._returned(replaced, names, old):
                     await asyncio.sleep(0.02)
         except TimeoutError as error:
             back = sum(worker.number not in old for worker in self._core.workers.values())
-            text = str(error) or f"{back} of {len(replaced)} workers came back within {order.timeout_s:g} s"
+            text = str(error) or f"{back} of {len(replaced) + len(names)} workers came back within {order.timeout_s:g} s"
             self._sessions.send(client, [ClientRefused(order.request, "TimeoutError", text)], [])
             return
         self._sessions.send(client, [ClientReply(order.request, None)], [])
 
-    def _returned(self, nannies: set[str], old: set[int]) -> bool:
-        """Whether each of these nannies has a new worker, and the old ones are gone."""
+    def _returned(self, nannies: set[str], names: set[str], old: set[int]) -> bool:
+        """Whether each of these nannies has a new worker, each of these names is there again, and the old ones are gone."""
         workers = self._core.workers.values()
         if any(worker.number in old for worker in workers):
             return False
-        return nannies <= {worker.nanny for worker in workers if worker.nanny is not None}
+        return names <= {worker.name for worker in workers} and nannies <= {worker.nanny for worker in workers if worker.nanny is not None}
 
     async def ask_worker(self, worker: WorkerState, id: int) -> dict[str, Any]:
         """What the worker knows of a task: see ``treadle.worker.explaining``. Raises ConnectionError, or RuntimeError when it failed."""
@@ -168,14 +168,26 @@ class Admin:
         answer: dict[str, Any] = pickle.loads(ran.payload)
         return answer
 
-    def has_nanny(self, worker: WorkerState) -> bool:
+    def is_replaced(self, worker: WorkerState) -> bool:
+        """Whether there will be another one when it is told to restart."""
+        return self._has_nanny(worker) or worker.name in self._scheduler.replaced_names
+
+    def _has_nanny(self, worker: WorkerState) -> bool:
         return worker.nanny is not None and worker.nanny in self._nannies.numbers
 
     async def restart_worker(self, worker: WorkerState, timeout_s: float) -> str:
-        """Have its nanny end its process and start another: ``"OK"``, ``"removed"`` when both are gone, or ``"timed out"``."""
-        number = self._nannies.numbers[worker.nanny or ""]
+        """Have its nanny end its process and start another: ``"OK"``, ``"removed"`` when both are gone, or ``"timed out"``.
+
+        A worker without a nanny is ended, and its cluster starts another one of its name.
+        """
         try:
             async with asyncio.timeout(timeout_s):
+                if not self._has_nanny(worker):
+                    self.close_worker(worker.number, "restart", restart=True)
+                    while not any(new.name == worker.name and new is not worker for new in self._core.workers.values()):
+                        await asyncio.sleep(0.02)
+                    return "OK"
+                number = self._nannies.numbers[worker.nanny or ""]
                 answer = await self._ask(number, lambda request: RestartWorker(request, timeout_s))
                 if answer.error:
                     logger.warning("worker %s was not restarted: %s", worker.address, answer.error)

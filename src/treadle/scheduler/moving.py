@@ -135,7 +135,7 @@ class Mover:
         """End these workers' processes and start others: ``"OK"``, ``"removed"`` or ``"timed out"`` for each name that was given."""
         chosen = {name: self._worker(name) for name in workers}
         for name, worker in chosen.items():
-            if not self._admin.has_nanny(worker):
+            if not self._admin.is_replaced(worker):
                 raise ValueError(f"the worker {name!r} has no nanny that could restart it")
         outcomes = await asyncio.gather(*(self._admin.restart_worker(worker, timeout_s) for worker in chosen.values()))
         results = dict(zip(chosen, outcomes, strict=True))

@@ -13,33 +13,34 @@ from typing import Any
 
 from treadle import config
 from treadle.comm.addressing import address_from_user_args
-from treadle.comm.interface import Comm, Listener, Role
+from treadle.comm.interface import Comm, Listener
 from treadle.comm.registry import listen
 from treadle.comm.security import Secret, Security, ensure_secret_file, find_secret
-from treadle.exceptions import AuthenticationError, PeerProtocolError
+from treadle.exceptions import AuthenticationError
+from treadle.journal.directory import Directory
 from treadle.messages.client_scheduler import (
     ClientRefused,
     ClientReply,
     Order,
     Query,
-    RegisterClient,
     Restart,
     RunOn,
     SchedulerClosing,
     Shutdown,
 )
 from treadle.messages.nanny import CloseNanny, NannyHeartbeat, NannyRan, NannyWelcome, RegisterNanny, WorkerDied, WorkerRestarted
-from treadle.messages.scheduler_local import ConnectionLost, Tick
-from treadle.messages.worker_scheduler import CloseWorker, LeaveGracefully, RegisterWorker, WorkerRan
+from treadle.messages.scheduler_local import Tick
+from treadle.messages.worker_scheduler import CloseWorker, LeaveGracefully, WorkerRan
 from treadle.scheduler import queries
 from treadle.scheduler.admin import Admin
 from treadle.scheduler.journaling import Journal
 from treadle.scheduler.liveness import Liveness, Nannies
 from treadle.scheduler.moving import Mover
-from treadle.scheduler.sessions import Arrival, Session, Sessions, events_of
-from treadle.scheduler.transitions.machine import Event, Transitions
+from treadle.scheduler.sessions import Arrival, Session, Sessions
+from treadle.scheduler.transitions.machine import Transitions
 from treadle.scheduler.transitions.records import ClientState, TaskState, WorkerState
 from treadle.scheduler.transitions.state import Limits
+from treadle.scheduler.turns import Turns
 from treadle.scheduler.watchdog import Watchdog
 from treadle.utils.scheduler_file import SchedulerFile, remove_scheduler_file, write_scheduler_file
 from treadle.utils.status import Status
@@ -147,9 +148,12 @@ class Scheduler:
         self._clock_offset_s = 0.0
         self._session_id = secrets.token_bytes(16)
         self._nannies = Nannies()
+        #: Names of workers without a nanny that whoever has made them replaces when they are told to restart.
+        self.replaced_names: set[str] = set()
         self._background: set[asyncio.Task[Any]] = set()
         self._finished: asyncio.Event | None = None
         self._sessions: Sessions
+        self._turns: Turns
         self._admin: Admin
         self._liveness: Liveness
         self._mover: Mover
@@ -274,14 +278,23 @@ class Scheduler:
             raise RuntimeError("the scheduler was given another loop than the one it is started on; leave out loop=")
         self._finished = asyncio.Event()
         self._sessions = Sessions(loop, self._on_turn)
-        self._admin = Admin(self.transitions, self._sessions, self._nannies, self._tell, self)
-        self._mover = Mover(self.transitions, self._admin, self._tell)
+        turns = self._turns = Turns(
+            self.transitions,
+            self._sessions,
+            self._now,
+            on_message=self._shell,
+            on_ended=self._party_ended,
+            on_close=self._close_session,
+            on_failure=self._core_failed,
+        )
+        self._admin = Admin(self.transitions, self._sessions, self._nannies, turns.tell, self)
+        self._mover = Mover(self.transitions, self._admin, turns.tell)
         self._watchdog = Watchdog(self.transitions, self._admin, self._stuck_after_s or 0.0)
-        self._liveness = Liveness(self.transitions, self._sessions, self._nannies, self._handle, self._worker_ttl_s)
+        self._liveness = Liveness(self.transitions, self._sessions, self._nannies, turns.handle, self._worker_ttl_s)
         try:
             self._secret = self._find_secret()
             if self._journal_path is not None:
-                self._journal = self._open_journal(self._journal_path)
+                self._journal = turns.journal = self._open_journal(self._journal_path)
             self.listeners.append(
                 await listen(
                     self._address, self._sessions.accept, session=self._session_id, secret=self._secret.value, refused=self._refused
@@ -307,7 +320,12 @@ class Scheduler:
     def _open_journal(self, path: str | os.PathLike[str]) -> Journal:
         """Take in what is there; the core's clock goes on where it ends. Raises JournalError."""
         journal = Journal(
-            path, self.transitions, self._sessions, self._loop, compact_from_bytes=self._journal_compaction_bytes, tell=self._tell
+            Directory(path),
+            self.transitions,
+            self._sessions,
+            self._loop,
+            compact_from_bytes=self._journal_compaction_bytes,
+            tell=self._turns.tell,
         )
         if journal.recovery.records:
             # In between no time has passed: nobody's grace is used up by it.
@@ -370,99 +388,20 @@ class Scheduler:
     # ------------------------------------------------------------------------------------------- one turn
 
     def _on_turn(self, arrivals: list[Arrival]) -> None:
-        """All that arrived in one turn of the loop: the core first hears what came before a question, then the question is answered."""
-        if self.status not in (Status.running, Status.closing):
-            return
-        events: list[Event] = []
-        for arrival in arrivals:
-            session = arrival.session
-            if not self._sessions.is_current(session):
-                continue
-            if arrival.body is None:
-                self._ended(session, arrival.error, events)
-                continue
-            try:
-                fresh = events_of(arrival)
-            except PeerProtocolError as error:
-                logger.warning("dropping %s: %s", session.comm.peer_address, error)
-                session.comm.abort()
-                continue
-            if fresh and type(fresh[0].message) in (RegisterWorker, RegisterClient):
-                self._identify(session, fresh, events)
-            if self._journal is not None and session.role is Role.CLIENT:
-                fresh = self._journal.mark(session.number, arrival, fresh)
-            for event in fresh:
-                if type(event.message) in _FOR_THE_SHELL:
-                    self._handle(events)
-                    events = []
-                    self._shell(session, event.message)
-                else:
-                    events.append(event)
-        self._handle(events)
+        if self.status in (Status.running, Status.closing):
+            self._turns.take(arrivals)
 
-    def _ended(self, session: Session, error: Exception | None, events: list[Event]) -> None:
-        self._sessions.forget(session.number)
-        self._nannies.remove(session.number)
-        self._admin.lost(session.number)
-        if error is not None and not session.leaving:
-            logger.info("lost %s: %s", session.comm.peer_address, error)
-        events.append(Event(session.number, ConnectionLost(blame=not session.leaving)))
+    def _party_ended(self, number: int) -> None:
+        self._nannies.remove(number)
+        self._admin.lost(number)
 
-    def _identify(self, session: Session, fresh: list[Event], events: list[Event]) -> None:
-        """A party registers: one that was here before gets its number back, whatever has become of its old stream."""
-        registration = fresh[0].message
-        state = self.transitions.state
-        number = 0
-        if type(registration) is RegisterWorker:
-            worker = state.by_worker_id.get(registration.id)
-            if worker is not None:
-                number = worker.number
-        else:
-            client = state.clients.get(registration.id)
-            if client is not None:
-                number = client.number
-            elif self._is_free(registration.number):
-                # It served an earlier scheduler: its ids stay what they are.
-                number = registration.number
-        if number == 0 or number == session.number:
-            return
-        before = self._sessions.rename(session, number)
-        if before is not None:
-            logger.info("%s comes back as %s", before.comm.peer_address, session.comm.peer_address)
-            before.comm.abort()
-            self._admin.lost(number)
-            events.append(Event(number, ConnectionLost()))
-        for event in fresh:
-            event.session = number
+    def _core_failed(self) -> None:
+        # Our bug: the view may contradict itself, so nothing that follows from it can be trusted.
+        logger.critical("the scheduler's core failed and the scheduler stops", exc_info=True)
+        self._spawn(self.close("the scheduler failed"))
 
-    def _is_free(self, number: int) -> bool:
-        state = self.transitions.state
-        return self._sessions.may_have(number) and number not in state.by_number and number not in state.clients_by_number
-
-    def _tell(self, message: Any) -> None:
-        """A local event for the core."""
-        self._handle([Event(0, message)])
-
-    def _handle(self, events: list[Event]) -> None:
-        if not events:
-            return
-        try:
-            now = self._now()
-            turned = self.transitions.handle(events, now)
-        except Exception:
-            # Our bug: the view may contradict itself, so nothing that follows from it can be trusted.
-            logger.critical("the scheduler's core failed and the scheduler stops", exc_info=True)
-            self._spawn(self.close("the scheduler failed"))
-            return
-        if self._journal is not None:
-            self._journal.keep(events, turned.facts, now)
-        for number, messages, frames in turned.sends:
-            self._sessions.send(number, messages, frames)
-        for number, reason in turned.closes:
-            session = self._sessions.by_number.get(number)
-            if session is not None:
-                logger.info("closing %s: %s", session.comm.peer_address, reason)
-                self._spawn(self._sessions.close([number]))
+    def _close_session(self, number: int, reason: str) -> None:
+        self._spawn(self._sessions.close([number]))
 
     def _now(self) -> float:
         return self._loop.time() + self._clock_offset_s
@@ -533,7 +472,7 @@ class Scheduler:
         while self.status is Status.running:
             await asyncio.sleep(self._interval_s)
             now = self._loop.time()
-            self._tell(Tick())
+            self._turns.tell(Tick())
             self._liveness.look(now)
             if self._stuck_after_s is not None and now - watched_at >= self._stuck_after_s / 4 and (watch is None or watch.done()):
                 watched_at = now
@@ -548,24 +487,6 @@ class Scheduler:
                 logger.info("nothing was computed for %.0f s: the scheduler closes", now - active_at)
                 self._spawn(self.close("idle timeout"))
                 return
-
-
-_FOR_THE_SHELL = frozenset(
-    [
-        LeaveGracefully,
-        NannyHeartbeat,
-        NannyRan,
-        Order,
-        Query,
-        RegisterNanny,
-        Restart,
-        RunOn,
-        Shutdown,
-        WorkerDied,
-        WorkerRan,
-        WorkerRestarted,
-    ]
-)
 
 
 def _refuse(asked: dict[str, bool]) -> None:

@@ -30,9 +30,7 @@ class Cluster:
     and await its methods.
     """
 
-    def __init__(
-        self, *, name: str | None = None, asynchronous: bool = False, loop: Any = None, security: Security | None = None
-    ) -> None:
+    def __init__(self, *, name: str | None = None, asynchronous: bool = False, loop: Any = None, security: Security | None = None) -> None:
         self.name = name or f"{type(self).__name__}-{secrets.token_hex(4)}"
         self.security = security
         self.status = Status.created

@@ -13,12 +13,12 @@ from treadle.journal.format import Header, Record, marker_bytes, unpack_header, 
 class Segment:
     """One file. Iterate over ``records`` to the end; afterwards ``good_bytes`` of ``size`` bytes are sound."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises JournalError for what is no segment of this version, OSError for what cannot be read."""
+    def __init__(self, path: Path, data: memoryview | None = None) -> None:
+        """``data``: what is in it, where there is no file of that name. Raises JournalError for what is no segment of this version,
+        OSError for what cannot be read."""
         self.path = path
-        with path.open("rb") as file:
-            self.size = file.seek(0, 2)
-            self._data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)) if self.size else memoryview(b"")
+        self._data = _contents(path) if data is None else data
+        self.size = len(self._data)
         found = unpack_header(self._data, str(path))
         #: None when the process died before the header was written: nothing can be in it.
         self.header: Header | None = None if found is None else found[0]
@@ -67,3 +67,10 @@ class Segment:
             f"{self.path} is damaged at byte {self.good_bytes}: what was on disk there cannot be read any more. "
             "Restore the file from a copy, or name an empty directory to start anew"
         )
+
+
+def _contents(path: Path) -> memoryview:
+    with path.open("rb") as file:
+        if not file.seek(0, 2):
+            return memoryview(b"")
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))

@@ -23,7 +23,7 @@ _LARGE_BYTES: Final = 2**18
 _sync = getattr(os, "fdatasync", os.fsync)
 
 
-class _Rotation:
+class Rotation:
     """In the queue: what follows goes to a new segment of that number. ``done``: the old one is whole and on disk."""
 
     def __init__(self, number: int, done: Callable[[], None]) -> None:
@@ -57,7 +57,7 @@ class Writer:
         self._on_durable = on_durable
         self._on_failure = on_failure
         #: Records queued and not yet taken by the thread; under ``_changed``.
-        self._queue: list[tuple[Buffer, Sequence[Buffer]] | _Rotation] = []
+        self._queue: list[tuple[Buffer, Sequence[Buffer]] | Rotation] = []
         self._changed = threading.Condition()
         self._closing = threading.Event()
         #: Records appended, and on disk; bytes written since the last ``rotate``, estimated when they are queued.
@@ -69,6 +69,9 @@ class Writer:
             self._open(number)
         except OSError as error:
             raise JournalError(f"{directory.path_of(number)} cannot be written: {error.strerror or error}") from error
+        self._start()
+
+    def _start(self) -> None:
         self._thread = threading.Thread(target=self._run, name="treadle-journal", daemon=True)
         self._thread.start()
 
@@ -89,7 +92,7 @@ class Writer:
 
     def rotate(self, number: int, done: Callable[[], None]) -> None:
         """Records appended from here on go to a new segment. ``done`` is called in the loop when all before is on disk."""
-        self._queue.append(_Rotation(number, done))
+        self._queue.append(Rotation(number, done))
         self.nbytes = 0
         self.commit()
 
@@ -125,7 +128,7 @@ class Writer:
         self._written = self._synced = len(header)
 
     def _run(self) -> None:
-        records: list[tuple[Buffer, Sequence[Buffer]] | _Rotation] = []
+        records: list[tuple[Buffer, Sequence[Buffer]] | Rotation] = []
         while True:
             with self._changed:
                 while not self._queue and not self._closing.is_set() and not records:
@@ -148,20 +151,10 @@ class Writer:
                 return
             self._closing.wait(RETRY_S if self._failure is not None else PAUSE_S)
 
-    def _write(self, records: list[tuple[Buffer, Sequence[Buffer]] | _Rotation]) -> None:
+    def _write(self, records: list[tuple[Buffer, Sequence[Buffer]] | Rotation]) -> None:
         """Write and sync all of ``records``, and remove them from the list as they become safe."""
         while records:
-            pieces: list[Buffer] = []
-            count = size = 0
-            rotation: _Rotation | None = None
-            for record in records:
-                if isinstance(record, _Rotation):
-                    rotation = record
-                    break
-                for piece in pack_record(self._marker, self._synced, record[0], record[1]):
-                    pieces.append(piece)
-                    size += len(piece)
-                count += 1
+            pieces, count, rotation = self._pack(records)
             if pieces:
                 try:
                     _write_all(self._file, pieces)
@@ -171,7 +164,7 @@ class Writer:
                     os.lseek(self._file, self._written, os.SEEK_SET)
                     os.ftruncate(self._file, self._written)
                     raise
-                self._written += size
+                self._written += sum(map(len, pieces))
                 self._synced = self._written
                 self.durable += count
                 del records[:count]
@@ -181,6 +174,17 @@ class Writer:
                 os.close(old)
                 del records[0]
                 self._report(lambda done: done(), rotation.done)
+
+    def _pack(self, records: Sequence[tuple[Buffer, Sequence[Buffer]] | Rotation]) -> tuple[list[Buffer], int, Rotation | None]:
+        """What to write for the records up to the next rotation, how many these are, and that rotation, if there is one."""
+        pieces: list[Buffer] = []
+        count = 0
+        for record in records:
+            if isinstance(record, Rotation):
+                return pieces, count, record
+            pieces += pack_record(self._marker, self._synced, record[0], record[1])
+            count += 1
+        return pieces, count, None
 
     def _fail(self, text: str | None) -> None:
         if text != self._failure:

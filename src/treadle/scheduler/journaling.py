@@ -27,7 +27,6 @@ logger = logging.getLogger(__name__)
 GROWTH: Final = 2
 
 
-
 def _refusal(reason: str) -> str:
     return f"The scheduler's journal cannot be written ({reason}), so it takes no new work. See to the disk, then submit again."
 
@@ -46,21 +45,22 @@ class ClientFrame:
 class Journal:
     """Made before the scheduler listens: the constructor reads what is there into ``core``, which must be fresh.
 
-    Raises JournalError that says what is wrong and what to do. Methods are for the loop's thread.
-    ``tell`` hands local events to the core.
+    ``directory`` is its own from here on. Raises JournalError that says what is wrong and what to do. Methods are for the loop's
+    thread. ``tell`` hands local events to the core.
     """
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        directory: Directory,
         core: Transitions,
         sessions: Sessions,
         loop: asyncio.AbstractEventLoop,
         *,
         compact_from_bytes: int,
         tell: Callable[[Any], None],
+        writer: type[Writer] = Writer,
     ) -> None:
-        self.directory = Directory(path)
+        self.directory = directory
         self._core = core
         self._sessions = sessions
         self._loop = loop
@@ -77,7 +77,7 @@ class Journal:
             self.directory.tidy()
             self._segment = self.recovery.newest_segment + 1
             self._snapshot_bytes = self.recovery.snapshot_bytes
-            self._writer = Writer(
+            self._writer = writer(
                 self.directory,
                 self._segment,
                 scheduler_id=core.scheduler_id,

@@ -63,12 +63,15 @@ class Arrival:
 
 
 class Sessions:
-    """All streams of a scheduler. ``on_turn`` gets what arrived in one turn of the loop, in order of arrival."""
+    """All streams of a scheduler. ``on_turn`` gets what arrived in one turn of the loop, in order of arrival.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, on_turn: Callable[[list[Arrival]], None]) -> None:
+    ``life``: a number in place of a random one.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, on_turn: Callable[[list[Arrival]], None], life: int | None = None) -> None:
         self._loop = loop
         self._turn: Turn[Arrival] = Turn(loop, on_turn)
-        self._next_number = 1 + secrets.randbelow(_LIVES) * _NUMBERS_OF_A_LIFE
+        self._next_number = 1 + (secrets.randbelow(_LIVES) if life is None else life % _LIVES) * _NUMBERS_OF_A_LIFE
         self.by_number: dict[int, Session] = {}
 
     def number_above(self, highest: int) -> None:

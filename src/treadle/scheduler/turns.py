@@ -1,0 +1,156 @@
+"""A turn of the scheduler: frames that arrived are decoded, the core handles them, the journal keeps what must last, parties are told.
+
+No socket and no clock of its own, so that simulations drive it as the server does.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from treadle.comm.interface import Role
+from treadle.exceptions import PeerProtocolError
+from treadle.messages.client_scheduler import Order, Query, RegisterClient, Restart, RunOn, Shutdown
+from treadle.messages.nanny import NannyHeartbeat, NannyRan, RegisterNanny, WorkerDied, WorkerRestarted
+from treadle.messages.scheduler_local import ConnectionLost
+from treadle.messages.worker_scheduler import LeaveGracefully, RegisterWorker, WorkerRan
+from treadle.scheduler.journaling import Journal
+from treadle.scheduler.sessions import Arrival, Session, Sessions, events_of
+from treadle.scheduler.transitions.machine import Event, Transitions
+
+logger = logging.getLogger(__name__)
+
+#: What is no business of the core.
+_FOR_THE_SHELL = frozenset(
+    [
+        LeaveGracefully,
+        NannyHeartbeat,
+        NannyRan,
+        Order,
+        Query,
+        RegisterNanny,
+        Restart,
+        RunOn,
+        Shutdown,
+        WorkerDied,
+        WorkerRan,
+        WorkerRestarted,
+    ]
+)
+
+
+class Turns:
+    """The callbacks are the shell's: ``on_message`` gets what is not for the core, ``on_ended`` whose stream has ended and why,
+    ``on_close`` (number, reason) which sessions the core wants closed, ``on_failure`` is told, inside ``except``, that the core failed.
+    """
+
+    def __init__(
+        self,
+        core: Transitions,
+        sessions: Sessions,
+        now: Callable[[], float],
+        *,
+        on_message: Callable[[Session, Any], None],
+        on_ended: Callable[[int], None],
+        on_close: Callable[[int, str], None],
+        on_failure: Callable[[], None],
+    ) -> None:
+        self._core = core
+        self._sessions = sessions
+        self._now = now
+        self._on_message = on_message
+        self._on_ended = on_ended
+        self._on_close = on_close
+        self._on_failure = on_failure
+        self.journal: Journal | None = None
+
+    def take(self, arrivals: list[Arrival]) -> None:
+        """All that arrived in one turn of the loop: the core first hears what came before a question, then the question is answered."""
+        events: list[Event] = []
+        for arrival in arrivals:
+            session = arrival.session
+            if not self._sessions.is_current(session):
+                continue
+            if arrival.body is None:
+                self._ended(session, arrival.error, events)
+                continue
+            try:
+                fresh = events_of(arrival)
+            except PeerProtocolError as error:
+                logger.warning("dropping %s: %s", session.comm.peer_address, error)
+                session.comm.abort()
+                continue
+            if fresh and type(fresh[0].message) in (RegisterWorker, RegisterClient):
+                self._identify(session, fresh, events)
+            if self.journal is not None and session.role is Role.CLIENT:
+                fresh = self.journal.mark(session.number, arrival, fresh)
+            for event in fresh:
+                if type(event.message) in _FOR_THE_SHELL:
+                    self.handle(events)
+                    events = []
+                    self._on_message(session, event.message)
+                else:
+                    events.append(event)
+        self.handle(events)
+
+    def _ended(self, session: Session, error: Exception | None, events: list[Event]) -> None:
+        self._sessions.forget(session.number)
+        self._on_ended(session.number)
+        if error is not None and not session.leaving:
+            logger.info("lost %s: %s", session.comm.peer_address, error)
+        events.append(Event(session.number, ConnectionLost(blame=not session.leaving)))
+
+    def _identify(self, session: Session, fresh: list[Event], events: list[Event]) -> None:
+        """A party registers: one that was here before gets its number back, whatever has become of its old stream."""
+        registration = fresh[0].message
+        state = self._core.state
+        number = 0
+        if type(registration) is RegisterWorker:
+            worker = state.by_worker_id.get(registration.id)
+            if worker is not None:
+                number = worker.number
+        else:
+            client = state.clients.get(registration.id)
+            if client is not None:
+                number = client.number
+            elif self._is_free(registration.number):
+                # It served an earlier scheduler: its ids stay what they are.
+                number = registration.number
+        if number == 0 or number == session.number:
+            return
+        before = self._sessions.rename(session, number)
+        if before is not None:
+            logger.info("%s comes back as %s", before.comm.peer_address, session.comm.peer_address)
+            before.comm.abort()
+            self._on_ended(number)
+            events.append(Event(number, ConnectionLost()))
+        for event in fresh:
+            event.session = number
+
+    def _is_free(self, number: int) -> bool:
+        state = self._core.state
+        return self._sessions.may_have(number) and number not in state.by_number and number not in state.clients_by_number
+
+    def tell(self, message: Any) -> None:
+        """A local event for the core."""
+        self.handle([Event(0, message)])
+
+    def handle(self, events: list[Event]) -> None:
+        if not events:
+            return
+        try:
+            now = self._now()
+            turned = self._core.handle(events, now)
+        except Exception:
+            self._on_failure()
+            return
+        if self.journal is not None:
+            self.journal.keep(events, turned.facts, now)
+        for number, messages, frames in turned.sends:
+            self._sessions.send(number, messages, frames)
+        for number, reason in turned.closes:
+            session = self._sessions.by_number.get(number)
+            if session is not None:
+                logger.info("closing %s: %s", session.comm.peer_address, reason)
+                self._on_close(number, reason)

@@ -72,18 +72,20 @@ def test_a_worker_that_cannot_be_emptied_stays(client):
 
 
 def wait_in_task(event_name):
+    BEGUN.add(event_name)
     EVENTS[event_name].wait(60)
     return get_worker().address
 
 
 EVENTS = {}
+BEGUN = set()
 
 
 def test_what_executes_is_finished_first_and_what_waits_runs_elsewhere(client):
     EVENTS["go"] = threading.Event()
     first, *_ = addresses(client)
     running = client.submit(wait_in_task, "go", workers=[first], pure=False)
-    wait_for(lambda: client.processing()[first])
+    wait_for(lambda: "go" in BEGUN)  # what is merely assigned is taken back
     waiting = client.submit(os.getpid, workers=[first], allow_other_workers=True, pure=False)
     result = []
     thread = threading.Thread(target=lambda: result.append(client.retire_workers(first)))
@@ -102,7 +104,7 @@ def test_a_timeout_ends_the_waiting(client):
     EVENTS["never"] = threading.Event()
     first, *_ = addresses(client)
     running = client.submit(wait_in_task, "never", workers=[first], allow_other_workers=True, pure=False)
-    wait_for(lambda: client.processing()[first])
+    wait_for(lambda: "never" in BEGUN)
     assert list(client.retire_workers(first, timeout=0.1)) == [first]
     wait_for(lambda: any(client.processing().values()))
     EVENTS["never"].set()

@@ -125,13 +125,24 @@ class NannySettings:
     #: None: a worker process that was stopped is waited for.
     stopped_timeout_s: float | None = 300.0
     reconnect_grace_s: float = 60.0
+    #: Share of its memory limit above which the worker process is killed; None: never.
+    terminate_fraction: float | None = 0.95
+    memory_interval_s: float = 0.1
 
 
 def nanny_settings() -> NannySettings:
+    """Raises ValueError that names the key for a value that makes no sense."""
     own = _optional_seconds("treadle.nanny.stopped-timeout")
+    terminate = get("distributed.worker.memory.terminate")
+    if terminate is False or terminate is None:
+        terminate = None
+    elif not 0 < (terminate := float(terminate)) <= 1:
+        raise ValueError(f"distributed.worker.memory.terminate must be a fraction of the memory limit, or false, got {terminate:g}")
     return NannySettings(
         stopped_timeout_s=_optional_seconds("distributed.scheduler.worker-ttl") if own is None else own,
         reconnect_grace_s=seconds(get("treadle.worker.reconnect-grace")),
+        terminate_fraction=terminate,
+        memory_interval_s=max(seconds(get("distributed.worker.memory.monitor-interval")), 0.01),
     )
 
 

@@ -98,7 +98,7 @@ class Death:
             except ValueError:
                 words = f"was killed by signal {-self.exitcode}"
         if self.out_of_memory:
-            return f"{words} (out of memory)"
+            return f"{words} (out of memory: {self.reason})" if self.reason else f"{words} (out of memory)"
         return f"{words} (by its nanny: {self.reason})" if self.reason else words
 
     def __str__(self) -> str:

@@ -92,6 +92,25 @@ def test_an_exit_of_the_process_is_told_with_its_code():
         assert client.submit(sum, [1, 2]).result(timeout=60) == 3
 
 
+def hoard():
+    held = []
+    while len(held) < 200:
+        held.append(b"x" * 2**24)
+        time.sleep(0.01)
+    time.sleep(60)
+
+
+def test_a_task_that_takes_all_memory_is_given_up_with_the_reason():
+    with dask.config.set({"distributed.scheduler.allowed-failures": 1}):
+        with cluster_of(1, 1, memory_limit="400 MiB") as cluster, Client(cluster) as client:
+            error = client.submit(hoard, pure=False).exception(timeout=100)
+            assert isinstance(error, KilledWorker)
+            assert [death.out_of_memory for death in error.deaths] == [True] * 2
+            assert "out of memory" in str(error)
+            assert all("limit of 400.00 MiB" in death.reason for death in error.deaths)
+            assert client.submit(sum, [1, 2]).result(timeout=60) == 3
+
+
 def count(log, seconds):
     appended(log, os.getpid())
     time.sleep(seconds)

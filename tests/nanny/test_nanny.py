@@ -16,6 +16,7 @@ import pytest
 
 from treadle.comm.registry import listen
 from treadle.comm.security import Security
+from treadle.config import nanny_settings
 from treadle.messages.codec import decode_nanny_to_scheduler, encode
 from treadle.messages.nanny import (
     CloseNanny,
@@ -69,6 +70,8 @@ WORKER = '''
                     record.cells[slot + 1], record.cells[slot] = attempt, id
                 record.give_back(slot)
                 print("at work", file=sys.stderr, flush=True)
+            if self.mode == "greedy":
+                self.hoard = b"x" * 2**28
             if self.mode == "done":
                 self._finished.set()
             if self.mode == "crash":
@@ -265,6 +268,27 @@ def test_a_process_that_is_stopped_is_replaced_and_one_that_is_busy_is_not(worke
                 await until(lambda: nanny.worker_address and nanny.pid not in (None, first))
 
     asyncio.run(scene())
+
+
+def test_a_process_above_its_memory_limit_is_replaced_and_the_report_says_so(worker_module):
+    async def scene():
+        async with FakeScheduler() as scheduler, nanny_of(scheduler, worker_module, mode="greedy", memory_limit="200 MiB") as nanny:
+            assert nanny.memory_limit == 200 * 2**20
+            died = await scheduler.heard(WorkerDied)
+            assert died.out_of_memory and not died.planned and died.exitcode == -signal.SIGKILL
+            assert "95% of its limit of 200.00 MiB" in died.reason
+            await until(lambda: nanny.worker_address and nanny.pid not in (None, died.pid))
+
+    asyncio.run(scene())
+
+
+def test_the_share_of_the_memory_limit_is_configured():
+    key = "distributed.worker.memory.terminate"
+    assert nanny_settings().terminate_fraction == 0.95
+    with dask.config.set({key: False}):
+        assert nanny_settings().terminate_fraction is None
+    with dask.config.set({key: 80}), pytest.raises(ValueError, match=key):
+        nanny_settings()
 
 
 def test_the_kernel_s_counters_tell_whether_memory_was_the_reason():

@@ -58,8 +58,9 @@ class WorkerProcess:
         self.accused = False
         #: Seconds since the epoch.
         self.ended_at = 0.0
-        #: Why the nanny has killed it, if it has.
+        #: Why the nanny has killed it, if it has, and whether that was for its use of memory.
         self.kill_reason = ""
+        self._killed_for_memory = False
 
     @property
     def pid(self) -> int | None:
@@ -89,7 +90,7 @@ class WorkerProcess:
         """Whether its end was one for want of memory. ``memory_limit``: its own in bytes, 0 for none."""
         code = self.exitcode
         if code is None or self.kill_reason:
-            return False
+            return self._killed_for_memory
         return was_out_of_memory(code, count_oom_kills() - self._oom_kills, self._last_rss_bytes, memory_limit)
 
     async def start(self, timeout_s: float | None) -> None:
@@ -155,7 +156,7 @@ class WorkerProcess:
         assert self._watch is not None
         return await asyncio.shield(self._watch)
 
-    async def kill(self, timeout_s: float, reason: str = "nanny-kill") -> int:
+    async def kill(self, timeout_s: float, reason: str = "nanny-kill", *, out_of_memory: bool = False) -> int:
         """End it: in good order if that takes less than ``timeout_s``, else by force. Returns the exit code. Idempotent."""
         process = self._process
         assert process is not None
@@ -167,7 +168,7 @@ class WorkerProcess:
             except TimeoutError:
                 logger.warning("Worker process %d did not end within %g s; it is killed", process.pid, timeout_s)
         if process.returncode is None:
-            self.kill_reason = reason
+            self.kill_reason, self._killed_for_memory = reason, out_of_memory
             try:
                 process.send_signal(signal.SIGKILL)
             except ProcessLookupError:

@@ -16,7 +16,8 @@ from typing import Any
 
 import cloudpickle
 import dask.config
-from dask.utils import parse_bytes, parse_timedelta
+import dask.system
+from dask.utils import parse_timedelta
 
 from treadle import config as settings
 from treadle.comm.addressing import normalize_address
@@ -38,9 +39,11 @@ from treadle.messages.nanny import (
     WorkerRestarted,
 )
 from treadle.nanny.channel import StartWorker
+from treadle.nanny.memory import guard_memory
 from treadle.nanny.process import WorkerProcess, child_environment, make_directory
 from treadle.nanny.supervisor import Supervisor
 from treadle.serialize.run import run_function
+from treadle.utils.memory_limit import parse_memory_limit
 from treadle.utils.scheduler_file import wait_for_scheduler_file
 from treadle.utils.status import Status
 
@@ -62,6 +65,7 @@ class Nanny:
     environment of the process, ``config`` over its dask config. ``worker_kwargs``, and what is not named here,
     are keyword arguments of the worker.
     A process that crashes is replaced, with growing pauses if it does so again and again; one that was told to close is not.
+    One that uses more than ``distributed.worker.memory.terminate`` of its ``memory_limit`` is killed, and replaced.
     """
 
     def __init__(
@@ -125,8 +129,9 @@ class Nanny:
             **(worker_kwargs or {}),
             **more_worker_kwargs,
         }
-        #: Bytes, 0 for none: what of the worker's own limit can be known here.
-        self._memory_limit = _bytes_of(memory_limit)
+        cores = dask.system.CPU_COUNT
+        #: Bytes, 0 for none.
+        self.memory_limit = parse_memory_limit(self._worker_options["memory_limit"], nthreads or cores, cores)
         self._secret: Secret | None = None
         self._session = secrets.token_bytes(16)
         self._comm: Comm | None = None
@@ -202,6 +207,9 @@ class Nanny:
             raise
         self.status = Status.running
         self._spawn(self._heartbeats())
+        own = settings.nanny_settings()
+        if self.memory_limit and own.terminate_fraction is not None:
+            self._spawn(guard_memory(lambda: self.process, self.memory_limit, own.terminate_fraction, own.memory_interval_s))
         return self
 
     async def close(self, timeout: float = _STOP_TIMEOUT_S, reason: str = "nanny-close") -> None:
@@ -331,7 +339,7 @@ class Nanny:
                 attempts=[attempt for _, attempt in process.executing],
                 died_at=process.ended_at,
                 planned=planned,
-                out_of_memory=process.was_out_of_memory(self._memory_limit),
+                out_of_memory=process.was_out_of_memory(self.memory_limit),
                 reason=process.kill_reason,
             )
         )
@@ -420,14 +428,6 @@ class Nanny:
         task = asyncio.ensure_future(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _bytes_of(memory_limit: Any) -> int:
-    """A limit that is given in bytes, or as text such as "4GB"; 0 for all others."""
-    try:
-        return int(parse_bytes(memory_limit)) if isinstance(memory_limit, (int, str)) else 0
-    except ValueError:
-        return 0
 
 
 def _sendable(configuration: dict[str, Any]) -> dict[str, Any]:

@@ -47,6 +47,7 @@ from treadle.messages.worker_scheduler import (
 from treadle.serialize.errors import dump_error
 from treadle.serialize.run import run_function
 from treadle.utils.execution_record import record_of_process
+from treadle.utils.memory_limit import parse_memory_limit
 from treadle.utils.scheduler_file import wait_for_scheduler_file
 from treadle.utils.status import Status
 from treadle.version import __version__
@@ -55,7 +56,6 @@ from treadle.worker.calling import FunctionTable
 from treadle.worker.data.store import Store, make_mapping
 from treadle.worker.execution import Exited, ThreadPool
 from treadle.worker.explaining import explain
-from treadle.worker.memory_limit import parse_memory_limit
 from treadle.worker.named_executors import NamedExecutors
 from treadle.worker.performer import Performer
 from treadle.worker.serving import DataServer

@@ -184,7 +184,7 @@ def watch(state: KeyState, call: Callable[[], object], session: Session) -> None
 def error_of(state: KeyState) -> BaseException | None:
     """Why there is no value: what the task raised, or FutureCancelledError; None when nothing went wrong so far."""
     detail = state.detail
-    if state.status is ERROR and isinstance(detail, Failure):
+    if (state.status is ERROR or state.status is LOST) and isinstance(detail, Failure):
         return exception_of(detail)
     if state.status is CANCELLED and isinstance(detail, Cancellation):
         return FutureCancelledError(state.key, detail.reason, detail.msg)

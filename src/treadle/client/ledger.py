@@ -266,7 +266,9 @@ class Ledger:
         for id in message.ids:
             state = self.by_id.get(id)
             if state is not None:
-                state.status = ERROR
+                # What is lost stays lost: this says how.
+                if state.status is not LOST:
+                    state.status = ERROR
                 state.worker = 0
                 state.detail = failure
                 _settle(state, wake)

@@ -1,9 +1,9 @@
 """Scenes in which streams break: workers and clients go away and come back, to the same scheduler or to another one. No I/O.
 
-    scene = ReconnectionScene()
-    scene.lose("w1")
-    scene.come_back("w1", executing=["a"])
-    assert scene.sent("w1") == ["compute b"]
+scene = ReconnectionScene()
+scene.lose("w1")
+scene.come_back("w1", executing=["a"])
+assert scene.sent("w1") == ["compute b"]
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class ReconnectionScene(SchedulerScene):
     def __init__(self, **limits: Any) -> None:
         graces = {"worker_grace_s": GRACE_S, "client_grace_s": GRACE_S, "recovery_grace_s": GRACE_S}
         self._limits = {"validate": True, **graces, **limits}
-        super().__init__(**graces, **limits)
+        super().__init__(**{**graces, **limits})
 
     def another_scheduler(self) -> None:
         """The scheduler is another one, which knows nobody. What parties were sent is theirs still."""

@@ -144,15 +144,16 @@ class SchedulerScene:
         host: str | None = None,
         resources: dict[str, float] | None = None,
         nanny: str | None = None,
+        called: str | None = None,
     ) -> str:
-        """A worker registers. Its address is ``tcp://<host>:<number>``; the host is its own unless given."""
+        """A worker registers. Its address is ``tcp://<host>:<number>``; the host is its own unless given, and the name ``called``."""
         self._numbers += 1
         number = self._numbers
         self.parties[name] = _Party(number, name)
         self.names.workers[number] = name
         host = host or f"host-of-{name}"
         address = f"tcp://{host}:{number}"
-        self.event(name, RegisterWorker(f"id of {name}", address, name, host, nthreads, 0, resources or {}, 1, "/", {}, nanny))
+        self.event(name, RegisterWorker(f"id of {name}", address, called or name, host, nthreads, 0, resources or {}, 1, "/", {}, nanny))
         return address
 
     def workers(self, *names: str, nthreads: int = 1) -> None:

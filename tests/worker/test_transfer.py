@@ -8,7 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from treadle.comm.interface import Comm, Introduction, Role
 from treadle.comm.registry import listen
-from treadle.messages.local import Fetch, FetchFailed
+from treadle.messages.codec import encode
+from treadle.messages.local import Fetch, FetchBusy, FetchFailed
+from treadle.messages.worker_worker import Busy
 from treadle.worker.transfer import Fetcher
 
 SECRET = b"x" * 32
@@ -47,6 +49,30 @@ def test_a_request_to_a_peer_that_left_fails_once_even_if_it_had_not_begun() -> 
             fetcher.forget(listener.contact_address)
             assert await one_more() == FetchFailed(1, [12])
             assert len(events) == 2
+            fetcher.close()
+        await listener.stop()
+
+    asyncio.run(scene())
+
+
+def test_a_peer_is_asked_again_when_the_connection_breaks() -> None:
+    async def scene() -> None:
+        comms: list[Comm] = []
+
+        def accept(comm: Comm) -> None:
+            comms.append(comm)
+            # The first two break as soon as something is asked, the third one says that it has no time.
+            answer = comm.abort if len(comms) < 3 else lambda: comm.send(encode([Busy(1)]))
+            comm.start(lambda body, buffers: answer(), lambda error: None)
+
+        listener = await listen("tcp://127.0.0.1:0", accept, session=secrets.token_bytes(16), secret=SECRET, refused=print)
+        events: asyncio.Queue[object] = asyncio.Queue()
+        with ThreadPoolExecutor(1) as offload:
+            fetcher = Fetcher(Introduction(Role.PEER, secrets.token_bytes(16)), SECRET, offload, events.put_nowait, 1000)
+            fetcher.fetch(Fetch(1, listener.contact_address, [11]))
+            async with asyncio.timeout(60):
+                assert await events.get() == FetchBusy(1, [11])
+            assert len(comms) == 3 and events.empty()
             fetcher.close()
         await listener.stop()
 

@@ -23,8 +23,11 @@ logger = logging.getLogger(__name__)
 
 #: Pickles longer than this are not handled in the event loop's thread.
 LARGE_BYTES: Final = 1_000_000
-#: Peers that cannot be reached are tried for so long; then other holders are.
+#: Peers that cannot be reached are tried for so long; then other holders are, or the value is computed again.
 CONNECT_TIMEOUT_S: Final = 5.0
+#: Pauses before a broken connection is made again for the same request; twice as long each time.
+_FIRST_PAUSE_S: Final = 0.01
+_LONGEST_PAUSE_S: Final = 2.0
 
 
 class Connection:
@@ -113,8 +116,7 @@ class Fetcher:
     async def _fetch(self, instruction: Fetch) -> object:
         """The event that it ends in."""
         try:
-            connection = await self._connection(instruction.address)
-            answer, buffers = await connection.ask(instruction.ids)
+            connection, answer, buffers = await self._ask(instruction)
             if type(answer) is Data:
                 return await self._received(instruction, connection, answer, buffers)
             if type(answer) is Busy:
@@ -126,6 +128,22 @@ class Fetcher:
         except Exception:
             logger.exception("fetching from %s failed", instruction.address)
         return FetchFailed(instruction.peer, instruction.ids)
+
+    async def _ask(self, instruction: Fetch) -> tuple[Connection, Message, list[Buffer]]:
+        """The peer's answer, over a new connection when one breaks: whether the peer is gone is for the scheduler to say, see ``forget``.
+
+        Raises OSError when it cannot be reached for CONNECT_TIMEOUT_S, or breaks one connection after the other.
+        """
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            connection = await self._connection(instruction.address)
+            try:
+                return connection, *await connection.ask(instruction.ids)
+            except CommClosedError:
+                if pause_s > _LONGEST_PAUSE_S:
+                    raise
+            await asyncio.sleep(pause_s)
+            pause_s *= 2
 
     async def _connection(self, address: str) -> Connection:
         """Kept open. The core has one request under way to a peer, so nobody else connects to it meanwhile."""

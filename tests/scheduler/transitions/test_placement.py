@@ -142,3 +142,37 @@ def test_holders_are_introduced_before_they_are_mentioned() -> None:
     assert scene.sent("w2", everything=True) == ["meet w1", "compute b with a@w1"]
     scene.submit("a -> c", options=TaskOptions(workers=["w2"]))
     assert scene.sent("w2", everything=True) == ["compute c with a@w1"]
+
+
+def pairs_of(scene: SchedulerScene, prefix: str, count: int) -> list[str]:
+    """Where tasks go that each need two values, which are on two workers."""
+    scene.submit("; ".join(f"x-{at} y-{at} -> {prefix}-{at}" for at in range(count)))
+    return [scene.where(f"{prefix}-{at}") for at in range(count)]
+
+
+def scene_of_pairs(count: int, **limits: object) -> SchedulerScene:
+    names = [f"w{at}" for at in range(8)]
+    scene = scene_with(*names, **limits)
+    for at in range(count):
+        for offset, prefix in enumerate("xy"):
+            worker = names[(2 * at + offset) % 8]
+            scene.submit(f"{prefix}-{at}", options=TaskOptions(workers=[worker]))
+            scene.finish(f"{prefix}-{at}", on=worker, nbytes=8)
+    return scene
+
+
+def test_very_short_tasks_gather_on_few_workers() -> None:
+    scene = scene_of_pairs(16, default_task_durations_s={"short": 0.00002})
+    assert len(set(pairs_of(scene, "short", 16))) == 1
+
+
+def test_a_worker_with_a_millisecond_of_them_is_left_for_another() -> None:
+    scene = scene_of_pairs(60, default_task_durations_s={"short": 0.00005})
+    homes = pairs_of(scene, "short", 60)
+    assert max(homes.count(home) for home in homes) <= 30
+    assert len(set(homes)) < 8
+
+
+def test_longer_tasks_do_not_gather() -> None:
+    scene = scene_of_pairs(16, default_task_durations_s={"long": 0.01}, work_stealing=False)
+    assert sorted(set(pairs_of(scene, "long", 16))) == [f"w{at}" for at in range(8)]

@@ -90,9 +90,9 @@ def test_shares_are_equal() -> None:
 
 
 def test_shares_of_very_short_tasks_are_worth_a_message() -> None:
-    scene = scene_with("w1", "w2", "w3", default_task_durations_s={"x": 0.0001})
-    scene.submit(numbered("x", 6))
-    assert sorted(len(scene.sent(name)) for name in ("w1", "w2", "w3")) == [0, 1, 5]
+    scene = scene_with("w1", "w2", "w3", "w4", "w5", default_task_durations_s={"x": 0.0001})
+    scene.submit(numbered("x", 9))
+    assert sorted(len(scene.sent(name)) for name in ("w1", "w2", "w3", "w4", "w5")) == [0, 0, 3, 3, 3]
 
 
 def test_queue_goes_by_rank() -> None:

@@ -56,10 +56,7 @@ def want(state: ClusterState, client: ClientState, task: TaskState, out: Outbox)
     if task in client.wants_what:
         return
     client.wants_what[task] = None
-    if task.who_wants:
-        task.who_wants.append(client)
-    else:
-        task.who_wants = [client]
+    add_wish(task, client)
     if task.state == MEMORY:
         if client.number:
             out.to_client(client).in_memory(task, task.who_has[0])
@@ -68,6 +65,16 @@ def want(state: ClusterState, client: ClientState, task: TaskState, out: Outbox)
             out.erred_for(client, task)
     elif task.state == RELEASED:
         state.recommend(task, WAITING)
+
+
+def add_wish(task: TaskState, client: ClientState) -> None:
+    """``client`` is one more of those who want the task."""
+    if not task.who_wants:
+        task.who_wants = client.only_it
+    elif len(task.who_wants) == 1:
+        task.who_wants = [task.who_wants[0], client]
+    else:
+        task.who_wants.append(client)
 
 
 def unwant(state: ClusterState, client: ClientState, task: TaskState) -> None:
@@ -202,7 +209,7 @@ def scatter_keys(state: ClusterState, client: ClientState, message: Any, tasks: 
                 out.erred_for(client, task)
             elif state.orphans and claim(state, task, False, out):
                 pass
-            elif task.state == RELEASED and not task.has_recipe and client.stranger and is_recovering(state):
+            elif task.state == RELEASED and not task.has_recipe and client.stranger and (is_recovering(state) or state.restoring):
                 # Those workers served an earlier scheduler, and may come with the value.
                 await_value(state, task, out)
                 out.pending(task)
@@ -257,10 +264,7 @@ def want_quietly(client: ClientState, task: TaskState) -> None:
     """As ``want``, for a task whose state is about to be told anyway."""
     if task not in client.wants_what:
         client.wants_what[task] = None
-        if task.who_wants:
-            task.who_wants.append(client)
-        else:
-            task.who_wants = [client]
+        add_wish(task, client)
 
 
 def fire_and_forget(state: ClusterState, client: ClientState, ids: list[int], out: Outbox) -> None:

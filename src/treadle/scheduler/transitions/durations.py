@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import ceil, inf, isinf
+from math import ceil, inf
 from typing import Final
 
 from treadle.scheduler.transitions.records import RUNNING, TaskPrefix, TaskState, WorkerState
@@ -101,7 +101,7 @@ def raise_estimate(state: ClusterState, task: TaskState, worker: WorkerState) ->
 def fewest_tasks(state: ClusterState, worker: WorkerState) -> float:
     """Tasks that a worker is given however long they take."""
     saturation = state.limits.worker_saturation
-    return inf if isinf(saturation) else max(1, ceil(saturation * worker.nthreads))
+    return inf if saturation == inf else max(1, ceil(saturation * worker.nthreads))
 
 
 def room_for(state: ClusterState, worker: WorkerState, duration: float) -> bool:
@@ -109,12 +109,10 @@ def room_for(state: ClusterState, worker: WorkerState, duration: float) -> bool:
     if worker.status != RUNNING:
         return False
     count = len(worker.processing) - len(worker.long_running)
-    if count < fewest_tasks(state, worker):
-        return True
     limits = state.limits
-    if count >= limits.prefetch_limit * worker.nthreads:
-        return False
-    return worker.occupancy + duration <= limits.prefetch_time_s * worker.nthreads
+    if count < limits.prefetch_limit * worker.nthreads and worker.occupancy + duration <= limits.prefetch_time_s * worker.nthreads:
+        return True
+    return count < fewest_tasks(state, worker)
 
 
 def settle(state: ClusterState) -> None:

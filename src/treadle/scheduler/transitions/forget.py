@@ -24,12 +24,9 @@ def forget_everything(state: ClusterState, out: Outbox) -> None:
         _empty_client(client)
     _empty_client(state.fire_and_forget)
     for task in state.tasks.values():
-        state.story.note(task.key, task.state, FORGOTTEN, state.cause, state.now)
+        state.story.note(task.key, task.state, FORGOTTEN)
         state.counts[task.state] -= 1
         state.counts[FORGOTTEN] += 1
-        for counts in (task.group.states, task.group.prefix.states):
-            counts[task.state] -= 1
-            counts[FORGOTTEN] += 1
         task.group.alive -= 1
         task.state = FORGOTTEN
         task.dependencies = NO_TASKS

@@ -158,10 +158,7 @@ def add_task(state: ClusterState, task: TaskState) -> None:
     """A new task, released."""
     state.tasks[task.key] = task
     state.by_id[task.id] = task
-    group = task.group
-    group.states[RELEASED] += 1
-    group.alive += 1
-    group.prefix.states[RELEASED] += 1
+    task.group.alive += 1
     state.counts[RELEASED] += 1
     state.total_submitted += 1
 
@@ -317,8 +314,7 @@ def _start(
                 if eager:
                     task.eager = True
     for task in fresh:
-        if task.state == RELEASED:
-            if task.who_wants or task.live_dependents > 0 or task.later_dependents > 0:
-                state.recommend(task, WAITING)
-            else:
-                state.recommend(task, FORGOTTEN)
+        # What a client wants has been recommended above.
+        if task.state == RELEASED and not task.who_wants:
+            needed = task.live_dependents > 0 or task.later_dependents > 0
+            state.recommend(task, WAITING if needed else FORGOTTEN)

@@ -194,7 +194,7 @@ class Transitions:
         out = Outbox()
         turned = Turned()
         for event in events:
-            state.cause = type(event.message).__name__
+            state.story.begin(type(event.message).__name__, state.now)
             if event.record is not None and state.facts is not None:
                 state.facts.add(event.record)
             try:

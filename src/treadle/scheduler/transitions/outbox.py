@@ -33,7 +33,7 @@ from treadle.messages.worker_scheduler import (
     WorkerPeers,
     WorkerPeersGone,
 )
-from treadle.scheduler.transitions.records import ClientState, TaskState, WorkerState
+from treadle.scheduler.transitions.records import ClientState, FunctionState, TaskState, WorkerState
 
 
 class WorkerQueue:
@@ -47,6 +47,8 @@ class WorkerQueue:
         self.bodies: list[bytes] = []
         self.peers: list[Any] = []
         self.compute: list[TaskState] = []
+        #: Function of the last of ``compute``: the worker knows it.
+        self.function: FunctionState | None = None
         self.drops: dict[int, None] = {}
 
     def seal(self) -> None:
@@ -191,14 +193,20 @@ class Outbox:
     def __init__(self) -> None:
         self.workers: dict[int, WorkerQueue] = {}
         self.clients: dict[int, ClientQueue] = {}
+        #: The queue that was asked for last: several things in a row are mostly for the same worker.
+        self._last: WorkerQueue | None = None
 
     # ------------------------------------------------------------------------------------------- to workers
 
     def to_worker(self, worker: WorkerState) -> WorkerQueue:
+        last = self._last
+        if last is not None and last.worker is worker:
+            return last
         queue = self.workers.get(worker.number)
         if queue is None:
             queue = WorkerQueue(worker)
             self.workers[worker.number] = queue
+        self._last = queue
         return queue
 
     def compute(self, task: TaskState, worker: WorkerState) -> None:
@@ -206,10 +214,12 @@ class Outbox:
         if queue.drops and task.id in queue.drops:
             queue.seal()
         function = task.function
-        if function is not None and worker.number not in function.workers:
-            function.workers[worker.number] = None
-            queue.functions.append(function.id)
-            queue.bodies.append(function.body)
+        if function is not None and function is not queue.function:
+            queue.function = function
+            if worker.number not in function.workers:
+                function.workers[worker.number] = None
+                queue.functions.append(function.id)
+                queue.bodies.append(function.body)
         queue.compute.append(task)
 
     def drop(self, task: TaskState, worker: WorkerState) -> None:
@@ -331,6 +341,7 @@ class Outbox:
         """The party is gone: nothing more is for it."""
         self.workers.pop(number, None)
         self.clients.pop(number, None)
+        self._last = None
 
     def flush(self) -> list[tuple[int, list[Any], list[Any]]]:
         """(session number, messages, frames) for each party that is told something."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import sqrt
 from typing import Final
 
 from treadle.scheduler.transitions.durations import expected_duration, place, room_for, settle
@@ -14,8 +15,10 @@ from treadle.scheduler.transitions.state import ClusterState
 TRANSFER_LATENCY_S: Final = 0.001
 #: Holders of one dependency that are looked at; a value that is everywhere says nothing about where to go.
 MOST_HOLDERS: Final = 8
-#: A share of queued tasks is not cut smaller than this much work, seconds: what two more messages cost all parties.
-SMALLEST_SHARE_S: Final = 0.0005
+#: What it costs all parties to give one more worker a share of the queue, and to hear of its end, seconds.
+SHARE_COST_S: Final = 0.0001
+#: For a task that is shorter than ``SHARE_COST_S``, workers that could start it within this time of each other are equally good, seconds.
+SAME_START_S: Final = 0.001
 
 
 def is_restricted(task: TaskState) -> bool:
@@ -144,26 +147,55 @@ def choose_worker(state: ClusterState, task: TaskState) -> WorkerState | None:
             return other if _moved_start(state, task, other) < holder.occupancy / holder.nthreads else holder
         local, total = _bytes_here(task)
         candidates = [worker for worker in local if worker in state.running]
-        other = next_worker(state)
+        short = expected_duration(state, task.group.prefix) < SHARE_COST_S
+        other = state.gathering_at if short else None
+        if other is None or other not in state.running:
+            other = next_worker(state)
         if other is not None and other not in local:
             candidates.append(other)
         if not candidates:
             return None
-    bandwidth = state.limits.bandwidth_bytes_per_s
+        if short:
+            return _where_others_are(state, task, candidates, local, total)
     best: WorkerState | None = None
     best_start = 0.0
     best_load = 0
     for worker in candidates:
-        missing = total - local.get(worker, 0)
-        start = worker.occupancy / worker.nthreads
-        if missing > 0:
-            start += TRANSFER_LATENCY_S + missing / bandwidth
-        pressure = _resource_pressure(task, worker)
-        if pressure > 0:
-            start += pressure * expected_duration(state, task.group.prefix)
+        start = _start(state, task, worker, total - local.get(worker, 0))
         load = len(worker.processing)
         if best is None or start < best_start or (start == best_start and load < best_load):
             best, best_start, best_load = worker, start, load
+    return best
+
+
+def _start(state: ClusterState, task: TaskState, worker: WorkerState, missing: int) -> float:
+    """When ``task`` could start there if so many bytes have to be moved, seconds from now."""
+    start = worker.occupancy / worker.nthreads
+    if missing > 0:
+        start += TRANSFER_LATENCY_S + missing / state.limits.bandwidth_bytes_per_s
+    pressure = _resource_pressure(task, worker)
+    if pressure > 0:
+        start += pressure * expected_duration(state, task.group.prefix)
+    return start
+
+
+def _where_others_are(
+    state: ClusterState, task: TaskState, candidates: list[WorkerState], local: dict[WorkerState, int], total: int
+) -> WorkerState:
+    """Where a very short task goes: of those that could start it soon, to the one that has most to do.
+
+    A message for it alone would cost more than the task, and so would fetching what it makes. So such tasks gather, a millisecond's
+    worth at a time, instead of going wherever the first ones of their graph happened to be.
+    """
+    starts = [_start(state, task, worker, total - local.get(worker, 0)) for worker in candidates]
+    latest = min(starts) + SAME_START_S
+    best = candidates[0]
+    best_load = -1
+    for at, worker in enumerate(candidates):
+        load = len(worker.processing)
+        if starts[at] < latest and load > best_load:
+            best, best_load = worker, load
+    state.gathering_at = best
     return best
 
 
@@ -190,7 +222,8 @@ def assign(state: ClusterState, task: TaskState, worker: WorkerState, out: Outbo
 def fill(state: ClusterState, out: Outbox) -> None:
     """Send queued tasks to the workers that have room, in runs of neighbours, an equal share for each.
 
-    Very short tasks go to fewer workers than have room: a message for one or two of them would cost more than they do.
+    Very short tasks go to fewer workers than have room, so that time to work off a share and time to hand out all shares are
+    about the same: smaller ones would take longer to hand out than they save.
     """
     settle(state)
     #: Of the workers that had room when the round began, how many are still to be looked at; tasks for each of them.
@@ -201,7 +234,8 @@ def fill(state: ClusterState, out: Outbox) -> None:
             share = -(-state.queue.live // left)
             first = state.queue.peek()
             if first is not None:
-                share = max(share, int(SMALLEST_SHARE_S / expected_duration(state, first.group.prefix)))
+                duration = expected_duration(state, first.group.prefix)
+                share = max(share, int(sqrt(state.queue.live * SHARE_COST_S / duration)))
         left -= 1
         worker = next(iter(state.roomy))
         given = 0

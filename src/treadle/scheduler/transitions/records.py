@@ -38,8 +38,6 @@ class TaskPrefix:
         self.name: str = name
         #: Moving average of the seconds one takes; negative until one has finished or the config says.
         self.duration_s: float = duration_s
-        #: Number of tasks in each state, by state number; forgotten ones are counted on.
-        self.states: list[int] = [0, 0, 0, 0, 0, 0, 0, 0]
 
     def __repr__(self) -> str:
         return f"<TaskPrefix {self.name!r}>"
@@ -51,8 +49,7 @@ class TaskGroup:
     def __init__(self, name: str, prefix: TaskPrefix) -> None:
         self.name: str = name
         self.prefix: TaskPrefix = prefix
-        self.states: list[int] = [0, 0, 0, 0, 0, 0, 0, 0]
-        #: Tasks that are not forgotten; the sum of ``states`` without the last.
+        #: Tasks that are not forgotten.
         self.alive: int = 0
         #: Groups that tasks of this one depend on.
         self.dependencies: dict[TaskGroup, None] = {}
@@ -85,6 +82,8 @@ class ClientState:
         self.versions: dict[str, str] = versions
         #: Reverse of TaskState.who_wants.
         self.wants_what: dict[TaskState, None] = {}
+        #: Just itself: the ``who_wants`` of all that only this client wants.
+        self.only_it: list[ClientState] = [self]
         #: This client's ids of tasks that have another id; and the reverse.
         self.aliases: dict[int, TaskState] = {}
         self.alias_ids: dict[TaskState, list[int]] = {}
@@ -171,6 +170,8 @@ class WorkerState:
         self.occupancy: float = 0.0
         #: Reverse of TaskState.who_has, and the sum of their nbytes.
         self.has_what: dict[TaskState, None] = {}
+        #: Just itself: the ``who_has`` of all that only this worker holds.
+        self.only_it: list[WorkerState] = [self]
         self.nbytes: int = 0
         #: Tasks in ``has_what`` or ``processing`` that are actors.
         self.actors: dict[TaskState, None] = {}
@@ -237,9 +238,9 @@ class TaskState:
         self.waiters: int = 0
         #: Dependents that later chunks of its submission will bring.
         self.later_dependents: int = 0
-        #: Clients that want it; reverse of ClientState.wants_what.
+        #: Clients that want it; reverse of ClientState.wants_what. Lists of one are shared, and never changed.
         self.who_wants: list[ClientState] = NO_CLIENTS
-        #: Workers that hold the value; non-empty iff state is MEMORY; reverse of WorkerState.has_what.
+        #: Workers that hold the value; non-empty iff state is MEMORY; reverse of WorkerState.has_what. Lists of one are shared, too.
         self.who_has: list[WorkerState] = NO_WORKERS
         #: Set iff state is PROCESSING.
         self.processing_on: WorkerState | None = None

@@ -70,8 +70,6 @@ class ClusterState:
     def __init__(self, limits: Limits) -> None:
         self.limits: Limits = limits
         self.now: float = 0.0
-        #: Name of the event being handled, for the story.
-        self.cause: str = ""
         self.tasks: dict[Any, TaskState] = {}
         self.by_id: dict[int, TaskState] = {}
         self.functions: dict[int, FunctionState] = {}
@@ -101,6 +99,8 @@ class ClusterState:
         #: Running workers that may be sent queued tasks.
         self.roomy: dict[WorkerState, None] = {}
         self.touched: list[WorkerState] = []
+        #: Where the last of the very short tasks went, that others may follow; it may have left.
+        self.gathering_at: WorkerState | None = None
 
         self.clients: dict[str, ClientState] = {}
         self.clients_by_number: dict[int, ClientState] = {}

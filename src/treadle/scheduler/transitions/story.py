@@ -17,15 +17,18 @@ class Story:
         self.count: int = 0
         self._keys: list[Any] = [None] * length
         self._moves: list[int] = [0] * length
-        self._times: list[float] = [0.0] * length
-        self._causes: list[str] = [""] * length
+        self._moment: tuple[str, float] = ("", 0.0)
+        self._moments: list[tuple[str, float]] = [self._moment] * length
 
-    def note(self, key: Any, start: int, finish: int, cause: str, now: float) -> None:
+    def begin(self, cause: str, now: float) -> None:
+        """What is noted from here on was set off by the event of that name."""
+        self._moment = (cause, now)
+
+    def note(self, key: Any, start: int, finish: int) -> None:
         at = self.position
         self._keys[at] = key
         self._moves[at] = start * 8 + finish
-        self._times[at] = now
-        self._causes[at] = cause
+        self._moments[at] = self._moment
         at += 1
         self.position = at if at < self.length else 0
         self.count += 1
@@ -42,5 +45,6 @@ class Story:
             at = (self.position - back) % self.length
             if self._keys[at] in wanted:
                 start, finish = divmod(self._moves[at], 8)
-                found.append((self._keys[at], STATE_NAMES[start], STATE_NAMES[finish], self._causes[at], self._times[at]))
+                cause, time = self._moments[at]
+                found.append((self._keys[at], STATE_NAMES[start], STATE_NAMES[finish], cause, time))
         return found

@@ -46,7 +46,10 @@ TABLE: Final[dict[tuple[int, int], str]] = {
     (ERRED, RELEASED): "retried, or nobody needs it any more",
 }
 
-ALLOWED: Final[frozenset[int]] = frozenset([start * 8 + finish for start, finish in TABLE])
+#: By start: bit ``finish`` is set for each legal change.
+ALLOWED: Final[tuple[int, ...]] = tuple(
+    [sum([1 << finish for begin, finish in TABLE if begin == start]) for start in range(len(STATE_NAMES))]
+)
 
 
 def readable() -> list[tuple[str, str, str]]:

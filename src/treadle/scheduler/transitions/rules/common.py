@@ -27,7 +27,7 @@ from treadle.scheduler.transitions.table import ALLOWED
 def move(state: ClusterState, task: TaskState, finish: int, out: Outbox) -> None:
     """Leave the present state in good order and enter ``finish``; what that state needs is its rule's to set."""
     start = task.state
-    if start * 8 + finish not in ALLOWED:
+    if not (ALLOWED[start] >> finish) & 1:
         story = state.story.of([task.key])
         raise InvariantError(f"{task.key!r} cannot go from {STATE_NAMES[start]} to {STATE_NAMES[finish]}; its story: {story}")
     if start == QUEUED:
@@ -45,16 +45,11 @@ def move(state: ClusterState, task: TaskState, finish: int, out: Outbox) -> None
         if state.awaited:
             state.awaited.pop(task, None)
     task.state = finish
-    group = task.group
-    group.states[start] -= 1
-    group.states[finish] += 1
-    group.prefix.states[start] -= 1
-    group.prefix.states[finish] += 1
     state.counts[start] -= 1
     state.counts[finish] += 1
     if finish == FORGOTTEN:
-        group.alive -= 1
-    state.story.note(task.key, start, finish, state.cause, state.now)
+        task.group.alive -= 1
+    state.story.note(task.key, start, finish)
     if task.dependencies:
         if is_active(finish):
             if not is_active(start):
@@ -74,10 +69,12 @@ def add_copy(state: ClusterState, task: TaskState, worker: WorkerState) -> None:
     worker.has_what[task] = None
     worker.nbytes += task.nbytes
     state.total_nbytes += task.nbytes
-    if task.who_has:
-        task.who_has.append(worker)
+    if not task.who_has:
+        task.who_has = worker.only_it
+    elif len(task.who_has) == 1:
+        task.who_has = [task.who_has[0], worker]
     else:
-        task.who_has = [worker]
+        task.who_has.append(worker)
     if task.payload is None and state.facts is not None:
         state.facts.copied(task, worker)
 

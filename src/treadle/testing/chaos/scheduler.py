@@ -1,0 +1,133 @@
+"""``dask-scheduler --journal`` is killed again and again in the middle of many tasks."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from treadle.client.client import Client
+from treadle.comm.security import Security
+from treadle.testing.chaos.run import Run
+
+
+class Machine:
+    """A scheduler and workers, processes with a home and a port of their own."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.secret = home / "secret"
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        package = str(Path(__file__).resolve().parents[3])
+        self._environment = {name: value for name, value in os.environ.items() if name not in ("TREADLE_SECRET", "XDG_CONFIG_HOME")}
+        self._environment.update(HOME=str(home), TMPDIR=str(home))
+        self._environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    def _start(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
+        with (self.home / f"{name}-{len(self._processes)}.log").open("wb") as log:
+            command = [sys.executable, "-m", f"treadle.cli.{name}", *arguments, "--secret-file", str(self.secret)]
+            process = subprocess.Popen(command, env=self._environment, stdout=log, stderr=log, cwd=self.home)
+        self._processes.append(process)
+        return process
+
+    def scheduler(self) -> subprocess.Popen[bytes]:
+        """Returns when its secret is there, which is before it listens."""
+        process = self._start("scheduler", "--port", str(self.port), "--journal", str(self.home / "journal"))
+        while not self.secret.exists() and process.poll() is None:
+            time.sleep(0.01)
+        return process
+
+    def worker(self, name: str, threads: int) -> None:
+        self._start("worker", f"127.0.0.1:{self.port}", "--nthreads", str(threads), "--no-nanny", "--name", name)
+
+    def client(self) -> Client:
+        return Client(f"127.0.0.1:{self.port}", security=Security(secret_file=self.secret), timeout=60)
+
+    def end(self) -> None:
+        """Kill all that it has started."""
+        for process in self._processes:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+
+    def logs(self) -> str:
+        """The end of each."""
+        return "\n".join(f"{path.name}:\n{path.read_text(errors='replace')[-2000:]}" for path in sorted(self.home.glob("*.log")))
+
+
+def run_scheduler(*, seed: int, limit_s: float, tasks: int, kills: int, n_workers: int, threads: int) -> Run:
+    """``kills`` times in the middle of ``tasks`` tasks. Values, and which tasks ran how often, are checked."""
+    run = Run()
+    random_numbers = random.Random(seed)
+    with contextlib.ExitStack() as stack:
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="treadle-chaos-")))
+        machine = Machine(home)
+        stack.callback(machine.end)
+        stack.enter_context(run.limit(limit_s, machine.logs, machine.end))
+        run.say(f"{tasks} tasks on {n_workers} workers of {threads} threads; the scheduler is killed {kills} times; seed {seed}")
+        scheduler = machine.scheduler()
+        for number in range(n_workers):
+            machine.worker(f"worker-{number}", threads)
+        client = stack.enter_context(machine.client())
+        client.wait_for_workers(n_workers)
+        ran = home / "ran"
+        futures = client.map(_make_step(str(ran)), range(tasks))
+        #: At each kill: how much had been written of what ran, and the numbers of the tasks whose futures were finished.
+        held: list[tuple[int, set[int]]] = []
+        for number in range(kills):
+            # Somewhere in its share of the tasks.
+            goal = int(tasks * (number + random_numbers.uniform(0.1, 0.9)) / kills)
+            done = _wait_for(futures, goal)
+            scheduler.kill()
+            scheduler.wait()
+            written = ran.stat().st_size
+            held.append((written, done))
+            run.say(f"kill {number + 1} when {len(done)} of {tasks} futures were finished")
+            scheduler = machine.scheduler()
+        values = client.gather(futures)
+        run.say("all futures are finished")
+        run.check(values == [number * number for number in range(tasks)], "a future has a wrong value")
+        content = ran.read_bytes()
+        counts = [0] * tasks
+        for line in content.split():
+            counts[int(line)] += 1
+        missing = counts.count(0)
+        run.check(missing == 0, f"{missing} tasks have a value and never ran")
+        for written, done in held:
+            again = done & {int(line) for line in content[written:].split()}
+            run.check(not again, f"{len(again)} tasks ran again whose futures were finished before the scheduler was killed")
+        run.say(f"tasks that ran once more because nobody had heard of their end: {sum(counts) - tasks}")
+    return run
+
+
+def _wait_for(futures: list[Any], goal: int) -> set[int]:
+    """The numbers of the finished ones, as soon as they are so many."""
+    while True:
+        done = {number for number, future in enumerate(futures) if future.done()}
+        if len(done) >= goal:
+            return done
+        time.sleep(0.1)
+
+
+def _make_step(path: str) -> Any:
+    """A task that writes its number to that file when it runs. Nested: it travels by value."""
+
+    def step(number: int) -> int:
+        import os
+
+        file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        os.write(file, f"{number}\n".encode())
+        os.close(file)
+        return number * number
+
+    return step

@@ -8,8 +8,15 @@ import pytest
 SOURCE = Path(__file__).parents[2] / "src" / "treadle"
 FILES = sorted(SOURCE.rglob("*.py"))
 #: Who touches ``dask.config`` itself: the reader of settings, the nanny, which hands the whole of it to its worker process,
-#: and the client, which becomes dask's scheduler while it is open.
-USES_DASK_CONFIG = {"config.py", "nanny/server.py", "nanny/child.py", "client/current.py"}
+#: and the client, which becomes dask's scheduler while it is open. The chaos runs set what they need, as users do.
+USES_DASK_CONFIG = {
+    "config.py",
+    "nanny/server.py",
+    "nanny/child.py",
+    "client/current.py",
+    "testing/chaos/cuts.py",
+    "testing/chaos/workers.py",
+}
 
 
 def name_of(path):

@@ -162,3 +162,18 @@ def test_small_values_come_along(env):
     assert (a.status, a.value) == (PENDING, None)
     env.hear(KeysInMemory(8, "int", [a.id]))
     assert (a.status, a.value) == (FINISHED, None)
+
+
+def test_what_is_lost_stays_lost_and_knows_why(env):
+    a, b = env.add("a", "b")
+    waiter = Waiter(lambda: None, collect=True)
+    env.ledger.attach([a, b], waiter)
+    env.hear(KeysLost([a.id]))
+    waiter.woken = False
+    env.hear(KeysErred([a.id, b.id], ERR, "a"))
+    assert (a.status, b.status) == (LOST, ERROR)
+    assert a.failure is b.failure
+    assert waiter.settled == [a, b], "each once"
+    # Somebody scatters it anew.
+    env.hear(KeysInMemory(7, "int", [a.id]))
+    assert (a.status, a.failure) == (FINISHED, None)

@@ -16,6 +16,7 @@ from treadle.client.futures import Future
 from treadle.client.graph import Table, build_table, dependents_later, flat_keys, replace_keys
 from treadle.client.ledger import CANCELLED, LOST, KeyState, dead_state
 from treadle.client.options import make_options, number, row_options
+from treadle.client.session import LOST_IN_RESTART
 from treadle.client.submit import CHUNK_ROWS, SubmitMethods, Terms, warn_if_large
 from treadle.messages.client_scheduler import ForgetFunctions
 from treadle.utils import garbage
@@ -217,8 +218,9 @@ class _Sending:
         finally:
             with session.lock:
                 self.forgotten += client._functions.forget_own(self.encoding.own)
-                if self.forgotten:
-                    session.outgoing.add(ForgetFunctions(self.forgotten))
+                gone = ForgetFunctions(sorted(self.forgotten))
+                if self.forgotten and session.renew_ids(gone):
+                    session.outgoing.add(gone)
         if failure is not None:
             # With the futures all that was begun is given up. The exception must not keep them, nor itself, through this frame.
             futures.clear()
@@ -280,15 +282,22 @@ class _Sending:
         if later and any([key in later for key in chunk]):
             message.later_dependents = [later.get(key, 0) for key in chunk]
         futures: dict[Key, Future] = {}
+        keys = [columns.keys[id - columns.ids[0]] for id in columns.wanted]
         with session.lock:
-            for id in columns.wanted:
-                key = columns.keys[id - columns.ids[0]]
+            if not session.renew_ids(message):
+                return {key: Future(key, client, dead_state(key, LOST_IN_RESTART)) for key in keys}
+            wanted: list[int] = []
+            for key, id in zip(keys, message.ids if message.wanted is None else message.wanted, strict=True):
                 state = session.ledger.states.get(key)
                 if state is None:
                     state = session.ledger.add(key, id)
-                else:  # another thread was faster
+                    wanted.append(id)
+                else:
+                    # Another thread was faster, and wants it under its own id. Nobody would ever release this one.
                     state.refcount += 1
                 futures[key] = Future(key, client, state)
+            if len(wanted) < len(keys):
+                message.wanted = wanted
             session.outgoing.add(message, columns.beside, columns.nbytes + 64 * len(columns))
         return futures
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+from treadle.client.ledger import ID_BITS
 from treadle.messages.base import Message
 from treadle.messages.client_scheduler import DefineFunctions, ReleaseKeys, SubmitTasks
 
@@ -16,6 +17,21 @@ FRAME_BYTES: Final = 16 * 2**20
 ROW_BYTES: Final = 64
 #: Fields of the messages from a client that are lists of ids; 0 is the function of a row that has none.
 _ID_COLUMNS: Final = ("ids", "functions", "wanted")
+
+
+def is_provisional(id: int) -> bool:
+    """Whether it was given before the scheduler had given this client a number. 0 is no id."""
+    return 0 < id < 1 << ID_BITS
+
+
+def raise_ids(message: Message, shift: int) -> None:
+    """Make the provisional ones of all ids in it final."""
+    for name in _ID_COLUMNS:
+        ids = getattr(message, name, None)
+        if ids is not None:
+            setattr(message, name, [id + shift if is_provisional(id) else id for id in ids])
+    if isinstance(message, SubmitTasks) and message.dependencies is not None:
+        message.dependencies = [[id + shift if is_provisional(id) else id for id in ids] for ids in message.dependencies]
 
 
 class Outgoing:
@@ -87,12 +103,7 @@ class Outgoing:
     def rebase(self, shift: int) -> None:
         """All ids in it were provisional: raise them."""
         for message in self._messages:
-            for name in _ID_COLUMNS:
-                ids = getattr(message, name, None)
-                if ids is not None:
-                    setattr(message, name, [id + shift if id else 0 for id in ids])
-            if isinstance(message, SubmitTasks) and message.dependencies is not None:
-                message.dependencies = [[id + shift for id in ids] for ids in message.dependencies]
+            raise_ids(message, shift)
 
     def take(self) -> list[tuple[list[Message], list[Any]]]:
         """All of it, as frames: messages, and the buffers that ride beside them. Nothing remains."""

@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from treadle.client.frames import FunctionCache, SentFrames, recollections
-from treadle.client.ledger import ERROR, FINISHED, PENDING, KeyState, Ledger, Waiter
-from treadle.client.outgoing import Outgoing
+from treadle.client.ledger import ERROR, FINISHED, ID_BITS, PENDING, KeyState, Ledger, Waiter
+from treadle.client.outgoing import Outgoing, raise_ids
 from treadle.client.requests import Requests, refusal
 from treadle.comm.interface import Buffer, Comm, Introduction, Role
 from treadle.comm.registry import connect
@@ -30,6 +30,7 @@ from treadle.messages.client_scheduler import (
     ClientReply,
     ClientWelcome,
     ConfirmKeys,
+    ForgetFunctions,
     LeaveClient,
     RanOn,
     Received,
@@ -238,6 +239,18 @@ class Session:
         self.outgoing.rebase(shift)
         self._functions.rebase(shift)
         self._number = number
+
+    def renew_ids(self, message: SubmitTasks | ForgetFunctions) -> bool:
+        """``message`` was composed over time: the ids in it may be older than this client's number. Under the lock.
+
+        False: they belong to a number that it had before, and mean nothing any more.
+        """
+        if not self.welcomed or not message.ids:
+            return True
+        number = message.ids[0] >> ID_BITS
+        if number == 0:
+            raise_ids(message, self._number << ID_BITS)
+        return number in (0, self._number)
 
     def _settle_return(self, welcome: ClientWelcome, wake: list[Waiter]) -> None:
         """All that this client has said is in ``sent`` or ``outgoing``: bring it together with what the scheduler has. Under the lock."""

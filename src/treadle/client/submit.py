@@ -253,7 +253,8 @@ class SubmitMethods(ClientBase):
         message.group = group
         message.first_rank = first_rank
         with session.lock:
-            session.outgoing.add(message, columns.beside, columns.nbytes + 64 * len(columns))
+            if session.renew_ids(message):
+                session.outgoing.add(message, columns.beside, columns.nbytes + 64 * len(columns))
 
     # ------------------------------------------------------------------------------------------ map
 
@@ -370,33 +371,50 @@ class _Mapping:
 
     def send_slow(self, chunk: Sequence[tuple[Any, ...]], keys: list[Any], start: int) -> list[Future]:
         """Any arguments, keyword arguments, futures."""
-        with self.client.session.composing():
-            return self._send_slow(chunk, keys, start)
+        futures: list[Future] = []
+        while len(futures) < len(keys):
+            done = len(futures)
+            # Users' values are pickled before anything is claimed: a client that comes back meanwhile is not kept waiting by that.
+            calls = self.prepared(chunk[done:], keys[done:])
+            with self.client.session.composing():
+                futures += self.send_prepared(calls, start)
+        return futures
 
-    def _send_slow(self, chunk: Sequence[tuple[Any, ...]], keys: list[Any], start: int) -> list[Future]:
+    def prepared(self, chunk: Sequence[tuple[Any, ...]], keys: Sequence[Any]) -> list[tuple[Any, Call | None, list[Any]]]:
+        """(key, call, what it depends on) for the first of these, as many as go together; without a call the future that it is, alone.
+
+        Raises TypeError for what cannot be pickled.
+        """
+        client = self.client
+        calls: list[tuple[Any, Call | None, list[Any]]] = []
+        nbytes = 0
+        for args, key in zip(chunk, keys, strict=True):
+            present = client._future_of_known(key)
+            if present is not None:
+                calls.append((key, None, [present]))
+                continue
+            call = prepare(key, args, self.kwargs, self.constants)
+            needs = [client._own_future(need) if isinstance(need, Future) else need for need in call.needs]
+            if not all([need.state.id for need in needs if isinstance(need, Future)]):
+                calls.append((key, None, [Future(key, client, dead_state(key, "lost dependencies"))]))
+                continue
+            calls.append((key, call, needs))
+            nbytes += len(call.payload)
+            if nbytes > _CHUNK_BYTES:
+                break
+        self.payload_bytes += nbytes
+        return calls
+
+    def send_prepared(self, calls: Sequence[tuple[Any, Call | None, list[Any]]], start: int) -> list[Future]:
         client = self.client
         futures: list[Future] = []
-        #: What the rows depend on, until they are on their way.
-        held: list[Any] = []
         columns = Columns()
         try:
-            for args, key in zip(chunk, keys, strict=True):
-                present = client._future_of_known(key)
-                if present is not None:
-                    futures.append(present)
-                    continue
-                call = prepare(key, args, self.kwargs, self.constants)
-                needs = [client._own_future(need) if isinstance(need, Future) else need for need in call.needs]
-                held += needs
-                if not all([need.state.id for need in needs if isinstance(need, Future)]):
-                    futures.append(Future(key, client, dead_state(key, "lost dependencies")))
-                    continue
-                self.payload_bytes += len(call.payload)
-                state = client._add_row(columns, key, self.known, call, needs, self.constants)
-                futures.append(Future(key, client, state))
-                if columns.nbytes > _CHUNK_BYTES:
-                    full, columns = columns, Columns()
-                    client._send_columns(full, self.terms, None, self.submission, start)
+            for key, call, needs in calls:
+                if call is None:
+                    futures += needs
+                else:
+                    futures.append(Future(key, client, client._add_row(columns, key, self.known, call, needs, self.constants)))
         finally:
             # Also after an error: what has an id must be known to the scheduler when it is released.
             client._send_columns(columns, self.terms, None, self.submission, start)

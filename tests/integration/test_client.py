@@ -13,10 +13,11 @@ from treadle.client.as_completed import as_completed
 from treadle.client.client import Client
 from treadle.client.current import default_client, temp_default_client
 from treadle.client.futures import Future
+from treadle.client.peers import PeerPool
 from treadle.client.waiting import fire_and_forget, futures_of, wait
 from treadle.client.worker_client import get_client, worker_client
 from treadle.comm.security import Security
-from treadle.exceptions import ClosedClientError, FutureCancelledError, FuturesCancelledError, WorkerStartTimeoutError
+from treadle.exceptions import ClosedClientError, CommClosedError, FutureCancelledError, FuturesCancelledError, WorkerStartTimeoutError
 from treadle.scheduler.server import Scheduler
 from treadle.utils.loop import LoopRunner
 from treadle.worker.server import Worker
@@ -230,6 +231,48 @@ def test_scatter_to_all(client, cluster):
     future = client.scatter([1, 2, 3], broadcast=True)[0]
     assert len(client.who_has([future])[future.key]) == 2
     assert client.submit(inc, future).result(LIMIT_S) == 2
+
+
+def test_scatter_to_all_what_one_has(client, cluster, monkeypatch):
+    # Else there were two copies in any case.
+    monkeypatch.setattr(cluster.scheduler.transitions.state.limits, "scatter_copies", 1)
+    future = client.scatter([1, 2], workers=["alice"])[0]
+    again = client.scatter([1, 2], broadcast=True)[0]
+    assert again.key == future.key
+    cluster.until(lambda: len(cluster.scheduler.tasks[future.key].who_has) == 2)
+    assert [worker.data[future.key] for worker in cluster.workers] == [1, 1]
+    key = future.key
+    del future
+    assert again.result(LIMIT_S) == 1
+    del again
+    cluster.until(lambda: key not in cluster.scheduler.tasks and not any(key in worker.data for worker in cluster.workers))
+
+
+def test_what_could_not_be_scattered_to_all_is_kept_by_nobody(client, cluster, monkeypatch):
+    put = PeerPool.put
+    refused = []
+
+    async def put_on_some(pool, address, message, buffers):
+        answer = await put(pool, address, message, buffers)
+        if address == cluster.workers[1].address:
+            refused.append(address)
+            raise CommClosedError("the connection broke before it had answered")
+        return answer
+
+    monkeypatch.setattr(PeerPool, "put", put_on_some)
+    with pytest.raises(CommClosedError):
+        client.scatter({"x": 1, "y": 2}, broadcast=True)
+    assert refused
+    cluster.until(lambda: not any(worker.data for worker in cluster.workers))
+    cluster.until(lambda: not cluster.scheduler.tasks)
+
+
+def test_nothing_is_scattered_of_values_of_which_one_cannot_be_pickled(client, cluster, monkeypatch):
+    asked = []
+    monkeypatch.setattr(PeerPool, "put", lambda *arguments: asked.append(arguments))
+    with pytest.raises(TypeError, match="'y'"):
+        client.scatter({"x": 1, "y": threading.Lock(), "z": 3})
+    assert not asked
 
 
 def test_scatter_to_one(client, cluster):

@@ -22,7 +22,7 @@ from treadle.client.ledger import PENDING, KeyState, Waiter
 from treadle.client.options import worker_names
 from treadle.context import current_task
 from treadle.exceptions import TimeoutError
-from treadle.messages.client_scheduler import KeysScattered, Query
+from treadle.messages.client_scheduler import KeysScattered, Query, ReleaseKeys
 from treadle.messages.worker_worker import PutData
 from treadle.serialize.errors import load_error
 from treadle.serialize.sizes import sizeof, type_name
@@ -165,13 +165,25 @@ class DataMethods(ClientBase):
         with session.lock:
             ids = session.ledger.new_ids(len(keys))
         parts = _shares(len(keys), targets, broadcast)
-        await asyncio.gather(*[self._put_part(address, positions, ids, keys, named) for (_, address, _), positions in parts])
         takers: list[list[int]] = [[] for _ in keys]
         for (number, _, _), positions in parts:
             for position in positions:
                 takers[position].append(number)
         types, sizes = zip(*[(type_name(named[key]), sizeof(named[key])) for key in keys], strict=True)
-        session.send(KeysScattered(list(ids), keys, takers, list(sizes), list(types)))
+        packed = [_packed(positions, ids, keys, named) for _, positions in parts]
+        scattered = KeysScattered(list(ids), keys, takers, list(sizes), list(types))
+        try:
+            put = [self.pool.put(address, message, buffers) for ((_, address, _), _), (message, buffers) in zip(parts, packed, strict=True)]
+            failed = [answer for answer in await asyncio.gather(*put, return_exceptions=True) if isinstance(answer, BaseException)]
+            if failed:
+                raise failed[0]
+        except BaseException:
+            # Those that took their part, and may be those that did not answer, keep it until the scheduler tells them otherwise.
+            if session.closed_reason is None:
+                session.send(scattered)
+                session.send(ReleaseKeys(list(ids)))
+            raise
+        session.send(scattered)
         wake: list[Waiter] = []
         futures = {}
         with session.lock:
@@ -186,15 +198,6 @@ class DataMethods(ClientBase):
                 futures[key] = Future(key, self, state)
         session.wake_up(wake)
         return futures
-
-    async def _put_part(self, address: str, positions: Sequence[int], ids: range, keys: list[Any], named: Mapping[Any, Any]) -> None:
-        chosen = [ids[position] for position in positions]
-        values = [named[keys[position]] for position in positions]
-        blocks, buffers, failed = pack_values(chosen, values, [sizeof(value) for value in values])
-        if failed:
-            id, error = failed[0]
-            raise TypeError(f"the value of {keys[id - ids.start]!r} cannot be scattered: {error.exception_text}") from load_error(error)
-        await self.pool.put(address, PutData(0, chosen, [keys[position] for position in positions], blocks), buffers)
 
     async def _wait_for_targets(self, workers: list[str] | None, timeout_s: float) -> list[tuple[int, str, int]]:
         """Number, address and threads of the running workers that may be used. Raises TimeoutError when there are none in time."""
@@ -218,9 +221,18 @@ def _waiting_for(states: Iterable[KeyState]) -> AbstractContextManager[None]:
     return nullcontext()
 
 
-def _shares(
-    count: int, targets: Sequence[tuple[int, str, int]], broadcast: bool | int
-) -> list[tuple[tuple[int, str, int], list[int]]]:
+def _packed(positions: Sequence[int], ids: range, keys: list[Any], named: Mapping[Any, Any]) -> tuple[PutData, Sequence[Any]]:
+    """What a worker is sent that takes the values at these positions. Raises TypeError for one that cannot be pickled."""
+    chosen = [ids[position] for position in positions]
+    values = [named[keys[position]] for position in positions]
+    blocks, buffers, failed = pack_values(chosen, values, [sizeof(value) for value in values])
+    if failed:
+        id, error = failed[0]
+        raise TypeError(f"the value of {keys[id - ids.start]!r} cannot be scattered: {error.exception_text}") from load_error(error)
+    return PutData(0, chosen, [keys[position] for position in positions], blocks), buffers
+
+
+def _shares(count: int, targets: Sequence[tuple[int, str, int]], broadcast: bool | int) -> list[tuple[tuple[int, str, int], list[int]]]:
     """Which worker takes the values at which positions: in turn, as often as it has threads; or all values for several."""
     if broadcast:
         copies = len(targets) if broadcast is True else min(int(broadcast), len(targets))

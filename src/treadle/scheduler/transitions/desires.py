@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from treadle.exceptions import PeerProtocolError
+from treadle.scheduler.transitions.copies import order_copies
 from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.records import (
     ERRED,
@@ -192,6 +193,9 @@ def scatter_keys(state: ClusterState, client: ClientState, message: Any, tasks: 
         if task.state == MEMORY and id != task.id:
             for worker in holders:
                 out.drop_id(id, worker)
+                if len(holders) > 1:
+                    # Copies there are what the client wants: of the value that the key has already, be it equal or not.
+                    order_copies(state, worker, [task], out)
             alias(client, id, task, out)
             want_quietly(client, task)
             out.to_client(client).in_memory(task, task.who_has[0])

@@ -274,7 +274,11 @@ def _values_of(states: Iterable[KeyState], collected: Collected, errors: str) ->
         failure = collected.failed.get(state)
         error = error_of(state) if failure is None else load_error(failure)
         if error is not None:
-            raise error
+            try:
+                raise error
+            finally:
+                # It keeps this frame and the callers' and, with them, futures: not in a cycle, which lasts until the next collection.
+                del error
     if without:
         raise RuntimeError(f"the value of {without[0].key!r} did not come, and nobody says why; status: {without[0].status}")
     return values

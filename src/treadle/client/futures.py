@@ -15,7 +15,7 @@ from treadle.client import current
 from treadle.client.ledger import CANCELLED, ERROR, FINISHED, LOST, PENDING, Cancellation, Failure, KeyState, Waiter
 from treadle.client.session import Session
 from treadle.exceptions import FutureCancelledError
-from treadle.serialize.errors import load_error, load_traceback
+from treadle.serialize.errors import load_error
 from treadle.utils.keys import Key
 
 
@@ -195,11 +195,11 @@ def error_of(state: KeyState) -> BaseException | None:
 
 
 def exception_of(failure: Failure) -> BaseException:
-    """The exception, unpickled once for all keys that failed for it, with the remote traceback and no other."""
-    if failure.exception is None:
-        failure.exception = load_error(failure.error)
-    # Every raise adds frames to it.
-    return failure.exception.with_traceback(load_traceback(failure.error))
+    """The exception, with the remote traceback. A new one each time.
+
+    One that is raised keeps the frames that it passes, and all they hold: kept here, it would keep the very futures that keep it.
+    """
+    return load_error(failure.error)
 
 
 def flat_futures(obj: Any) -> Iterable[Any]:

@@ -32,14 +32,13 @@ ID_BITS: Final = 32
 
 
 class Failure:
-    """Why keys are erred: shared by all that failed for it. ``exception`` caches what ``error`` unpickles to."""
+    """Why keys are erred: shared by all that failed for it."""
 
-    __slots__ = ("blame", "error", "exception")
+    __slots__ = ("blame", "error")
 
     def __init__(self, error: TaskError, blame: Key) -> None:
         self.error = error
         self.blame = blame
-        self.exception: BaseException | None = None
 
 
 class Cancellation:

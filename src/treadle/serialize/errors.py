@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 import pickle
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
+from types import FunctionType, TracebackType
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import cloudpickle
-from tblib import Traceback
 
 from treadle.messages.base import TaskError
 
@@ -192,7 +192,7 @@ def _frames(trace: TracebackType | None) -> Frames:
     frames = []
     while trace is not None:
         code = trace.tb_frame.f_code
-        frames.append((code.co_filename, code.co_name, trace.tb_lineno, str(trace.tb_frame.f_globals.get("__name__", ""))))
+        frames.append((code.co_filename, code.co_name, trace.tb_lineno or 1, str(trace.tb_frame.f_globals.get("__name__", ""))))
         trace = trace.tb_next
     if len(frames) > _MAX_FRAMES:
         del frames[_MAX_FRAMES // 2 : -_MAX_FRAMES // 2]
@@ -200,16 +200,17 @@ def _frames(trace: TracebackType | None) -> Frames:
 
 
 def _traceback(frames: Frames) -> TracebackType | None:
-    trace: dict[str, Any] | None = None
+    trace: TracebackType | None = None
     for filename, name, line, module in reversed(frames):
-        frame = {
-            "f_globals": {"__name__": module, "__file__": filename},
-            "f_locals": {},
-            "f_code": {"co_filename": filename, "co_name": name},
-            "f_lineno": line,
-        }
-        trace = {"tb_frame": frame, "tb_lineno": line, "tb_next": trace}
-    return None if trace is None else Traceback.from_dict(trace).as_traceback()
+        code = _nothing.__code__.replace(co_filename=filename, co_name=name, co_qualname=name, co_firstlineno=line)
+        # A frame that was never run. One of a function that raised would lead back to its callers, and keep all that they hold.
+        generator = FunctionType(code, {"__name__": module, "__file__": filename})()
+        trace = TracebackType(trace, generator.gi_frame, 0, line)
+    return trace
+
+
+def _nothing() -> Iterator[None]:
+    yield
 
 
 # -------------------------------------------------------------------------------------------------------- text

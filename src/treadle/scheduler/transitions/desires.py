@@ -83,8 +83,6 @@ def unwant(state: ClusterState, client: ClientState, task: TaskState) -> None:
     if task not in client.wants_what:
         return
     del client.wants_what[task]
-    if not client.wants_what:
-        client.wants_what.clear()  # gives its memory back
     forget_aliases(client, task)
     if len(task.who_wants) == 1:
         task.who_wants = NO_CLIENTS

@@ -74,6 +74,7 @@ from treadle.scheduler.transitions.rules.processing import to_processing
 from treadle.scheduler.transitions.rules.released import to_released
 from treadle.scheduler.transitions.rules.suspects import place_suspects
 from treadle.scheduler.transitions.rules.waiting import to_waiting
+from treadle.scheduler.transitions.shrinking import shrink_tasks, shrink_wishes
 from treadle.scheduler.transitions.state import ClusterState, Limits
 from treadle.utils.keys import group_of, key_from_wire
 
@@ -216,6 +217,7 @@ class Transitions:
             validate(state)
         if state.facts is not None:
             turned.facts = state.facts.take()
+        shrink_tasks(state)
         turned.sends = out.flush()
         return turned
 
@@ -265,6 +267,7 @@ class Transitions:
         if client is not None:
             client.last_seen = self.state.now
             self._from_client(client, event, out, turned)
+            shrink_wishes(client)
             return
         self._from_nobody(event, out, turned)
 
@@ -338,7 +341,7 @@ class Transitions:
         elif kind is RegisterClient:
             absence.return_client(state, client, message, self.scheduler_id, out)
         elif kind is ConfirmKeys:
-            absence.confirm_keys(state, client, message.ids, out)
+            absence.confirm_keys(state, client, message.ids, message.erred, out)
         elif kind is ReattachKeys:
             inventory.reattach_keys(state, client, message, out)
         elif kind is LeaveClient:

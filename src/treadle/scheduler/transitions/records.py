@@ -82,6 +82,8 @@ class ClientState:
         self.versions: dict[str, str] = versions
         #: Reverse of TaskState.who_wants.
         self.wants_what: dict[TaskState, None] = {}
+        #: The largest length that it has had since it was made; see ``shrinking``.
+        self.most_wanted: int = 0
         #: Just itself: the ``who_wants`` of all that only this client wants.
         self.only_it: list[ClientState] = [self]
         #: This client's ids of tasks that have another id; and the reverse.
@@ -170,6 +172,7 @@ class WorkerState:
         self.occupancy: float = 0.0
         #: Reverse of TaskState.who_has, and the sum of their nbytes.
         self.has_what: dict[TaskState, None] = {}
+        self.most_held: int = 0
         #: Just itself: the ``who_has`` of all that only this worker holds.
         self.only_it: list[WorkerState] = [self]
         self.nbytes: int = 0

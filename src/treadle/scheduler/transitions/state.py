@@ -72,6 +72,8 @@ class ClusterState:
         self.now: float = 0.0
         self.tasks: dict[Any, TaskState] = {}
         self.by_id: dict[int, TaskState] = {}
+        #: The largest length that both have had since they were made; see ``shrinking``.
+        self.most_tasks: int = 0
         self.functions: dict[int, FunctionState] = {}
         self.groups: dict[str, TaskGroup] = {}
         self.prefixes: dict[str, TaskPrefix] = {}

@@ -84,8 +84,6 @@ def remove_copy(state: ClusterState, task: TaskState, worker: WorkerState) -> No
     if task not in worker.has_what:
         return
     del worker.has_what[task]
-    if not worker.has_what:
-        worker.has_what.clear()  # gives its memory back
     worker.nbytes -= task.nbytes
     state.total_nbytes -= task.nbytes
     if len(task.who_has) == 1:
@@ -103,8 +101,6 @@ def drop_copies(state: ClusterState, task: TaskState, out: Outbox) -> None:
         state.scarce.pop(task, None)
     for worker in task.who_has:
         del worker.has_what[task]
-        if not worker.has_what:
-            worker.has_what.clear()  # gives its memory back
         worker.nbytes -= task.nbytes
         state.total_nbytes -= task.nbytes
         if task.options is not None and task.options.actor:

@@ -18,10 +18,6 @@ def to_forgotten(state: ClusterState, task: TaskState, out: Outbox) -> None:
         state.avoided.pop(task, None)
     del state.tasks[task.key]
     del state.by_id[task.id]
-    if not state.tasks:
-        # A dict that is emptied one by one keeps the memory of its largest size, and several of them make up a third of all.
-        state.tasks.clear()
-        state.by_id.clear()
     for dependency in task.dependencies:
         lose_dependent(state, dependency)
     # Break the cycles between tasks: reference counts alone give the memory back.

@@ -11,6 +11,7 @@ import treadle
 from treadle.cli.process import run_command, start_all, without_scheme
 from treadle.comm.security import Security
 from treadle.config import get
+from treadle.utils import interpreter
 from treadle.utils.cpus import nprocesses_nthreads
 
 
@@ -76,6 +77,9 @@ def main(
     if secret_file is not None:
         options["security"] = Security(secret_file=secret_file)
     server_class = _server_class(nanny)
+
+    if not nanny:
+        interpreter.answer_quickly()
 
     async def start() -> list[Any]:
         names = [name if count == 1 or name is None else f"{name}-{number}" for number in range(count)]

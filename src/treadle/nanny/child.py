@@ -24,6 +24,7 @@ from importlib import import_module
 from typing import Any
 
 from treadle.nanny.channel import EXIT_RESTART, StartWorker, StopWorker, WorkerFailed, WorkerStarted, receive, send
+from treadle.utils import interpreter
 from treadle.utils.event_loop import new_event_loop, run
 from treadle.utils.execution_record import ExecutionRecord, set_record_of_process
 
@@ -45,6 +46,7 @@ def main(descriptor: int) -> None:
     if start.record >= 0:
         set_record_of_process(ExecutionRecord(start.record))
         os.close(start.record)
+    interpreter.answer_quickly()
     if start.log_level is not None:
         logging.basicConfig(level=start.log_level, format="%(asctime)s - %(name)s - %(levelname)s - %(message)s")
     run(_run_and_exit(channel, start), partial(new_event_loop, start.event_loop))

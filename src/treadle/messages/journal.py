@@ -71,6 +71,13 @@ class ErredFact(Message, tag=8):
     error: TaskError
 
 
+class RetriedFact(Message, tag=11):
+    """An attempt at the task failed. It is tried again, and so many more times."""
+
+    id: int
+    left: int
+
+
 class LostFact(Message, tag=2):
     """Nobody has the value any more."""
 
@@ -180,6 +187,7 @@ Fact = (
     | MemoryFact
     | CopiesFact
     | ErredFact
+    | RetriedFact
     | LostFact
     | ForgottenFact
     | StateFact

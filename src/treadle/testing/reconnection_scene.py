@@ -29,9 +29,12 @@ class ReconnectionScene(SchedulerScene):
         self._limits = {"validate": True, **graces, **limits}
         super().__init__(**{**graces, **limits})
 
+    def fresh_core(self) -> Transitions:
+        return Transitions(Limits(**self._limits), "another scheduler")
+
     def another_scheduler(self) -> None:
         """The scheduler is another one, which knows nobody. What parties were sent is theirs still."""
-        self.core = Transitions(Limits(**self._limits), "another scheduler")
+        self.core = self.fresh_core()
         self.now = 0.0
         self.tick()
         for party in self.parties.values():

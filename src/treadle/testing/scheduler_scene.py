@@ -40,7 +40,16 @@ from treadle.messages.codec import (
     decode_worker_to_scheduler,
     encode,
 )
-from treadle.messages.scheduler_local import ConnectionLost, CopyKeys, DropCopies, Forget, Retire, Tick, WorkerDeath
+from treadle.messages.scheduler_local import (
+    ConnectionLost,
+    CopyKeys,
+    DropCopies,
+    Forget,
+    FramesDurable,
+    Retire,
+    Tick,
+    WorkerDeath,
+)
 from treadle.messages.worker_scheduler import (
     ComputeTasks,
     LeaveWorker,
@@ -57,7 +66,7 @@ from treadle.messages.worker_scheduler import (
     TasksTakenBack,
     WorkerStatus,
 )
-from treadle.scheduler.transitions.machine import Event, Transitions
+from treadle.scheduler.transitions.machine import Event, Transitions, Turned
 from treadle.scheduler.transitions.records import STATE_NAMES, TaskState, WorkerState
 from treadle.scheduler.transitions.state import Limits
 from treadle.testing.shorthand import POLITE, Names, short_form
@@ -108,7 +117,7 @@ class SchedulerScene:
         for name, message, frames in arrivals:
             number = self.parties[name].number if name else 0
             events.append(Event(number, _as_received(message), frames))
-        turned = self.core.handle(events, self.now)
+        turned = self.handle(events)
         self.core.validate()
         by_number = {party.number: party for party in self.parties.values()}
         for number, messages, _frames in turned.sends:
@@ -122,6 +131,9 @@ class SchedulerScene:
                         party.attempts[_known(key)] = attempt
         for number, why in turned.closes:
             self.closed.append((by_number[number].name, why))
+
+    def handle(self, events: list[Event]) -> Turned:
+        return self.core.handle(events, self.now)
 
     def _tell(self, message: Any) -> None:
         self.turn([("", message, [])])
@@ -251,18 +263,20 @@ class SchedulerScene:
         options: TaskOptions | None = None,
         function: str | None = None,
         new_submission: bool = True,
+        again: bool = False,
         **fields: Any,
     ) -> None:
         """The client submits ``"a b -> c; c -> d"``, and wants all of it or what ``wanted`` names.
 
-        Keys that it has an id for already are only referred to. ``fields`` are those of ``SubmitTasks``;
-        ``new_submission`` False: a further chunk of the last one.
+        Keys that it has an id for already are only referred to, unless they are sent ``again``, under the same ids.
+        ``fields`` are those of ``SubmitTasks``; ``new_submission`` False: a further chunk of the last one.
         """
         party = self.parties[client]
         needs = parse(graph)
-        new = [key for key in needs if key not in party.ids]
+        new = [key for key in needs if again or key not in party.ids]
         for key in new:
-            self._give_id(party, key)
+            if key not in party.ids:
+                self._give_id(party, key)
         party.submissions += new_submission
         function_id = 0 if function is None else self._function(party, function)
         message = SubmitTasks(
@@ -420,7 +434,7 @@ def _known(key: Any) -> Any:
     return tuple(_known(part) for part in key) if isinstance(key, list) else key
 
 
-_LOCAL = (ConnectionLost, CopyKeys, DropCopies, Forget, Retire, Tick, WorkerDeath)
+_LOCAL = (ConnectionLost, CopyKeys, DropCopies, Forget, FramesDurable, Retire, Tick, WorkerDeath)
 _DECODERS: tuple[Decoder[Any], ...] = (decode_worker_to_scheduler, decode_client_to_scheduler)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from treadle.messages.journal import CopiesFact, ErredFact, LostFact, MemoryFact, WorkerFact
+from treadle.messages.journal import CopiesFact, ErredFact, LostFact, MemoryFact, RetriedFact, WorkerFact
 from treadle.scheduler.transitions.records import TaskState, WorkerState
 
 
@@ -57,6 +57,9 @@ class Facts:
 
     def lost(self, task: TaskState) -> None:
         self.add(LostFact(task.id))
+
+    def retried(self, task: TaskState) -> None:
+        self.add(RetriedFact(task.id, task.retries))
 
     def erred(self, task: TaskState) -> None:
         error = task.error

@@ -75,6 +75,8 @@ def task_erred(state: ClusterState, task: TaskState, error: Any) -> None:
     """The attempt under way has failed."""
     if task.retries > 0:
         task.retries -= 1
+        if state.facts is not None:
+            state.facts.retried(task)
         state.recommend(task, WAITING)
     else:
         task.error = error

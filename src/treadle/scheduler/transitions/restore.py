@@ -15,6 +15,7 @@ from treadle.messages.journal import (
     KnownClient,
     LostFact,
     MemoryFact,
+    RetriedFact,
     StartFact,
     StateFact,
     TasksFact,
@@ -53,6 +54,8 @@ def restore(state: ClusterState, fact: Any, frames: list[Any], out: Outbox) -> b
         _memory(state, fact, out)
     elif kind is ErredFact:
         _erred(state, fact)
+    elif kind is RetriedFact:
+        _retried(state, fact)
     elif kind is WorkerFact:
         _worker(state, fact)
     elif kind is WorkerGone:
@@ -192,6 +195,12 @@ def _erred(state: ClusterState, fact: Any) -> None:
         task.error = fact.error
         task.blame = task
         state.recommend(task, ERRED)
+
+
+def _retried(state: ClusterState, fact: Any) -> None:
+    task = state.by_id.get(fact.id)
+    if task is not None:
+        task.retries = fact.left
 
 
 def _client(state: ClusterState, fact: Any) -> None:

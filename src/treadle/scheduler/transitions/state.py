@@ -71,6 +71,8 @@ class ClusterState:
         self.limits: Limits = limits
         self.now: float = 0.0
         self.tasks: dict[Any, TaskState] = {}
+        #: The highest attempt that workers have brought of tasks that are not known: those begin above it, should a client bring them.
+        self.highest_unknown_attempt: int = 0
         self.by_id: dict[int, TaskState] = {}
         #: The largest length that both have had since they were made; see ``shrinking``.
         self.most_tasks: int = 0

@@ -6,10 +6,16 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from treadle.journal.format import Record
 from treadle.messages.base import TaskOptions
 from treadle.messages.client_scheduler import Sent
-from treadle.messages.scheduler_local import CopyKeys, DropCopies, Retire, WorkerDeath
+from treadle.messages.codec import encode
+from treadle.messages.journal import FrameFact, encode_fact
+from treadle.messages.scheduler_local import CopyKeys, DropCopies, FramesDurable, Retire, WorkerDeath
 from treadle.messages.worker_scheduler import ComputeTasks, LeaveWorker, TasksTakenBack
+from treadle.scheduler.journaling import ClientFrame
+from treadle.scheduler.recovery import DURABLE, Recovery, Replay
+from treadle.scheduler.transitions.machine import Event, Turned
 from treadle.testing.reconnection_scene import ReconnectionScene
 from treadle.testing.scenes.script import SceneError, attempt_of, clauses, held_at, listed
 from treadle.testing.scenes.wording import SILENT, worded
@@ -18,11 +24,52 @@ from treadle.testing.scenes.wording import SILENT, worded
 class _Cast(ReconnectionScene):
     """Gathers what happens until the turn is complete."""
 
-    def __init__(self, **limits: Any) -> None:
+    def __init__(self, journal: bool, **limits: Any) -> None:
+        #: Bodies of records, with what is beside them; how many of them are on disk. None: there is no journal.
+        self._records: list[tuple[bytes, list[bytes]]] | None = None
+        self._on_disk = 0
         self._gathered: list[tuple[str, Any, list[Any]]] | None = None
         #: (worker, key, attempt): what was ever given out.
         self.given: set[tuple[str, str, int]] = set()
         super().__init__(**limits)
+        if journal:
+            self._records = []
+            self.core.keep_facts()
+
+    def handle(self, events: list[Event]) -> Turned:
+        if self._records is None:
+            return super().handle(events)
+        for event in events:
+            if type(event.message) in DURABLE or type(event.message) is Sent:
+                event.record = ClientFrame(event.session, encode([event.message]), [])
+        turned = super().handle(events)
+        for fact in turned.facts:
+            if isinstance(fact, ClientFrame):
+                self._records.append((encode_fact(FrameFact(fact.number, self.now)), [bytes(fact.body)]))
+            else:
+                self._records.append((encode_fact(fact), []))
+        return turned
+
+    def reach_disk(self) -> None:
+        """All records so far are on disk."""
+        if self._records is None:
+            raise SceneError("this scheduler has no journal: say 'under test: scheduler with a journal'")
+        self._on_disk = len(self._records)
+        clients = list(self.core.state.clients.values())
+        self.event("", FramesDurable([client.number for client in clients], [client.received for client in clients]))
+
+    def read_journal(self) -> None:
+        """Another scheduler takes over with what is on disk."""
+        if self._records is None:
+            raise SceneError("this scheduler has no journal: say 'under test: scheduler with a journal'")
+        del self._records[self._on_disk :]
+        self.core = self.fresh_core()
+        recovery = Recovery()
+        replay = Replay(self.core)
+        for body, beside in self._records:
+            replay.take(Record(memoryview(body), [memoryview(buffer) for buffer in beside], 0, 0), recovery)
+        replay.end(recovery)
+        self.core.keep_facts()
 
     def turn(self, arrivals: Sequence[tuple[str, Any, list[Any]]]) -> None:
         if self._gathered is None:
@@ -50,7 +97,7 @@ class SchedulerStage:
     """See ``script.Stage``. Workers are said to have one thread unless they have more; graces are 10 s unless set otherwise."""
 
     def __init__(self, settings: dict[str, str]) -> None:
-        self.cast = _Cast(**_limits(settings.get("settings", "")))
+        self.cast = _Cast(settings["under test"].endswith(" with a journal"), **_limits(settings.get("settings", "")))
         for entry in listed(settings.get("workers", "")):
             found = re.fullmatch(r"(\S+)(?: with (\d+) threads)?(?: and (\d+) (\w+))?", entry)
             if found is None:
@@ -165,6 +212,7 @@ def _submit(cast: _Cast, name: str, rest: str) -> None:
         wanted=listed(more["wanted"]) if "wanted" in more else None,
         options=None if options == TaskOptions() else options,
         new_submission="same" not in more,
+        again="again" in more,
         **fields,
     )
 
@@ -311,6 +359,8 @@ _HAPPENS: list[tuple[str, Callable[..., None]]] = [
     (r"the stream of (\S+) breaks", lambda cast, name: cast.lose(name)),
     (r"(\d+) s pass", lambda cast, seconds: cast.tick(float(seconds))),
     (r"another scheduler takes its place", lambda cast: cast.another_scheduler()),
+    (r"all of it is on disk", lambda cast: cast.reach_disk()),
+    (r"the scheduler dies, and another one reads its journal", lambda cast: cast.read_journal()),
     (r"everything is cancelled for a restart", lambda cast: cast.forget()),
     (r"(\S+) is to retire", lambda cast, name: cast.event("", Retire([cast.parties[name].number]))),
     (r"(\S+) is to stay", lambda cast, name: cast.event("", Retire([cast.parties[name].number], False))),

@@ -45,13 +45,13 @@ class Run:
         """
 
         def give_up() -> None:
-            self.say(f"TIME LIMIT of {seconds:g} s")
-            # What explains may hang as well.
-            told = threading.Thread(target=lambda: self.say(explain()), daemon=True)
-            told.start()
-            told.join(20)
-            faulthandler.dump_traceback(sys.stderr)
             try:
+                self.say(f"TIME LIMIT of {seconds:g} s")
+                # What explains may hang as well.
+                told = threading.Thread(target=lambda: self.say(explain()), daemon=True)
+                told.start()
+                told.join(20)
+                faulthandler.dump_traceback(sys.__stderr__)
                 end()
             finally:
                 os._exit(TIME_LIMIT)

@@ -3,66 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import random
-import socket
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from treadle.client.client import Client
-from treadle.comm.security import Security
+from treadle.testing.chaos.machine import Machine
 from treadle.testing.chaos.run import Run
-
-
-class Machine:
-    """A scheduler and workers, processes with a home and a port of their own."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.secret = home / "secret"
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        package = str(Path(__file__).resolve().parents[3])
-        self._environment = {name: value for name, value in os.environ.items() if name not in ("TREADLE_SECRET", "XDG_CONFIG_HOME")}
-        self._environment.update(HOME=str(home), TMPDIR=str(home))
-        self._environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
-        self._processes: list[subprocess.Popen[bytes]] = []
-
-    def _start(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
-        with (self.home / f"{name}-{len(self._processes)}.log").open("wb") as log:
-            command = [sys.executable, "-m", f"treadle.cli.{name}", *arguments, "--secret-file", str(self.secret)]
-            process = subprocess.Popen(command, env=self._environment, stdout=log, stderr=log, cwd=self.home)
-        self._processes.append(process)
-        return process
-
-    def scheduler(self) -> subprocess.Popen[bytes]:
-        """Returns when its secret is there, which is before it listens."""
-        process = self._start("scheduler", "--port", str(self.port), "--journal", str(self.home / "journal"))
-        while not self.secret.exists() and process.poll() is None:
-            time.sleep(0.01)
-        return process
-
-    def worker(self, name: str, threads: int) -> None:
-        self._start("worker", f"127.0.0.1:{self.port}", "--nthreads", str(threads), "--no-nanny", "--name", name)
-
-    def client(self) -> Client:
-        return Client(f"127.0.0.1:{self.port}", security=Security(secret_file=self.secret), timeout=60)
-
-    def end(self) -> None:
-        """Kill all that it has started."""
-        for process in self._processes:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
-
-    def logs(self) -> str:
-        """The end of each."""
-        return "\n".join(f"{path.name}:\n{path.read_text(errors='replace')[-2000:]}" for path in sorted(self.home.glob("*.log")))
 
 
 def run_scheduler(*, seed: int, limit_s: float, tasks: int, kills: int, n_workers: int, threads: int) -> Run:

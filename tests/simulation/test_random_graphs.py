@@ -14,8 +14,18 @@ from treadle.testing.simulation.graphs import SHAPES
 from treadle.testing.simulation.scenario import Scenario, scenario_of
 from treadle.testing.simulation.trial import simulate
 
-#: Seeds that have failed once.
-FAILED = [8, 13, 101, 187, 267, 404, 480, 820, 825, 983, 1051, 1351, 1439, 1500, 1791, 1826, 2208, 5032, 5471, 6532, 8092, 10038]
+#: Seeds that have failed once, and what they found.
+FAILED = {
+    56: "a worker that comes back said something on the new stream before its inventory, and was thrown out",
+    92: "compaction took clients that had come back for clients that were given up",
+    115: "a key that a client wanted anew, in vain, was wanted for ever in the journal",
+    50: "fire-and-forget work whose data was lost was waited for by every scheduler to come",
+    121: "the same for a key of a client",
+    155: "keys that a client had heard to be cancelled were kept for it by the next scheduler",
+    166: "while the journal could not be written, rows waited for ever for refused chunks of their submission",
+    219: "a client that came back while the disk was slow was given up, and never welcomed",
+    234: "a client that was given up, and whose welcome got lost, was taken for known",
+}
 
 share = st.sampled_from([0.0, 0.05, 0.3])
 scenarios = st.builds(
@@ -41,13 +51,18 @@ scenarios = st.builds(
     cancels=st.booleans(),
     leaves=st.booleans(),
     restart=st.booleans(),
+    scheduler_deaths=st.integers(0, 2),
+    journal=st.booleans(),
+    cuts=st.integers(0, 5),
+    grace_s=st.sampled_from([0.0, 5.0]),
+    recovery_grace_s=st.just(5.0),
     horizon_s=st.sampled_from([0.1, 0.3]),
     slowness=st.sampled_from([1.0, 5.0]),
     saturation=st.sampled_from([1.1, 2.0, float("inf")]),
     prefetch_time_s=st.sampled_from([0.0, 0.01, 0.1]),
 )
 some = settings(
-    max_examples=int(os.environ.get("TREADLE_SIMULATIONS", "150")),
+    max_examples=int(os.environ.get("TREADLE_SIMULATIONS", "100")),
     derandomize="TREADLE_SIMULATIONS" not in os.environ,
     deadline=None,
     database=None,
@@ -62,10 +77,10 @@ def test_what_is_wanted_is_computed_and_nothing_is_left(scenario: Scenario) -> N
     simulate(scenario)
 
 
-@given(st.integers(0, 10**6))
-@some
-def test_everything_at_once(seed: int) -> None:
-    simulate(scenario_of(seed))
+@pytest.mark.parametrize("block", range(20))
+def test_everything_at_once(block: int) -> None:
+    for seed in range(25 * block, 25 * block + 25):
+        simulate(scenario_of(seed))
 
 
 @pytest.mark.parametrize("seed", FAILED)
@@ -77,7 +92,7 @@ def _log(seed: int, hash_seed: str) -> str:
     code = (
         "from treadle.testing.simulation.scenario import scenario_of\n"
         "from treadle.testing.simulation.trial import simulate\n"
-        f"print('\\n'.join(simulate(scenario_of({seed})).world.log))"
+        f"print('\\n'.join(simulate(scenario_of({seed}), logging=True).world.log))"
     )
     environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
     return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True, timeout=60).stdout

@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 
 from treadle.client.ledger import ERROR, FINISHED, ID_BITS, LOST, PENDING, Ledger
 from treadle.messages.base import Message
-from treadle.messages.client_scheduler import AttachKeys, DefineFunctions, KeysScattered, ReattachKeys, SubmitTasks
+from treadle.messages.client_scheduler import AttachKeys, ConfirmKeys, DefineFunctions, KeysScattered, ReattachKeys, SubmitTasks
 from treadle.messages.codec import decode_client_to_scheduler
 
 #: When so much is unacknowledged, the scheduler is asked to say soon what it has.
@@ -103,9 +103,15 @@ class SentFrames:
         return [message for frame in self._frames for message in decode_client_to_scheduler(frame.body)]
 
 
-def recollections(
-    ledger: Ledger, number: int, functions: Sequence[Function], on_their_way: Iterable[Message]
-) -> list[Message]:
+def confirmation(ledger: Ledger) -> ConfirmKeys:
+    """All that this client wants."""
+    message = ConfirmKeys([])
+    for state in ledger.states.values():
+        (message.erred if state.status is ERROR else message.ids).append(state.id)
+    return message
+
+
+def recollections(ledger: Ledger, number: int, functions: Sequence[Function], on_their_way: Iterable[Message]) -> list[Message]:
     """What a scheduler that never heard of this client has to know before it gets the messages that are ``on_their_way``.
 
     Everything that was finished is pending again: values may come back with the workers that hold them. Failures stay what they are.

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
-from treadle.client.frames import FunctionCache, SentFrames, recollections
-from treadle.client.ledger import ERROR, FINISHED, ID_BITS, PENDING, KeyState, Ledger, Waiter
+from treadle.client.frames import FunctionCache, SentFrames, confirmation, recollections
+from treadle.client.ledger import FINISHED, ID_BITS, PENDING, KeyState, Ledger, Waiter
 from treadle.client.outgoing import Outgoing, raise_ids
 from treadle.client.requests import Requests, refusal
 from treadle.comm.interface import Buffer, Comm, Introduction, Role
@@ -29,7 +29,6 @@ from treadle.messages.client_scheduler import (
     ClientRefused,
     ClientReply,
     ClientWelcome,
-    ConfirmKeys,
     ForgetFunctions,
     LeaveClient,
     RanOn,
@@ -271,7 +270,7 @@ class Session:
                 self.sent.put_first(encode([*lost, Sent(self.sent.acknowledged)]))
         for message in self._requests.ask_again(self.sent.acknowledged):
             self.outgoing.add(message)
-        self.outgoing.add(ConfirmKeys([state.id for state in self.ledger.states.values() if state.status is not ERROR]))
+        self.outgoing.add(confirmation(self.ledger))
         self._resend_due = self.connected = True
 
     @contextmanager

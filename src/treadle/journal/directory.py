@@ -87,6 +87,10 @@ class Directory:
                 found.append(int(path.stem))
         return sorted(found)
 
+    def read(self, number: int) -> Segment:
+        """Raises JournalError for what is no segment of this version."""
+        return Segment(self.path_of(number))
+
     def segments(self, below: int | None = None) -> list[tuple[int, Segment]]:
         """(number, segment) of those that count, oldest first: the last snapshot and all that follow it.
 
@@ -96,7 +100,7 @@ class Directory:
         for number in reversed(self.numbers()):
             if below is not None and number >= below:
                 continue
-            segment = Segment(self.path_of(number))
+            segment = self.read(number)
             found.append((number, segment))
             if segment.header is not None and segment.header.snapshot:
                 break

@@ -195,9 +195,11 @@ class Sent(Message, tag=17):
 
 class ConfirmKeys(Message, tag=18):
     """The client came back, and these are all the keys it wants. Those that the scheduler does not know as wanted are answered
-    by ``KeysCancelled``, and the state of all others is told anew."""
+    by ``KeysCancelled``, and the state of all others is told anew. What it does not name it does not want."""
 
     ids: list[int]
+    #: Keys whose failure it was told: it keeps that, even if the scheduler does not know them.
+    erred: list[int] = []
 
 
 class ReattachKeys(Message, tag=19):

@@ -84,6 +84,13 @@ class LostFact(Message, tag=2):
     id: int
 
 
+class UnwantedFact(Message, tag=10):
+    """That client (0: what is to be done and forgotten) was told that these are lost, and wants them no longer."""
+
+    number: int
+    ids: list[int]
+
+
 class ForgottenFact(Message, tag=9):
     """Everything was forgotten at once."""
 
@@ -189,6 +196,7 @@ Fact = (
     | ErredFact
     | RetriedFact
     | LostFact
+    | UnwantedFact
     | ForgottenFact
     | StateFact
     | KnownClient

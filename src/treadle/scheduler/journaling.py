@@ -14,6 +14,7 @@ from typing import Any, Final
 from treadle.journal.directory import Directory
 from treadle.journal.writer import Writer
 from treadle.messages.client_scheduler import ClientRefused, KeysCancelled, Sent, SubmitTasks
+from treadle.messages.codec import encode
 from treadle.messages.journal import ClientGone, FrameFact, WorkerGone, encode_fact
 from treadle.messages.scheduler_local import FramesDurable
 from treadle.scheduler.recovery import DURABLE, Recovery, recover
@@ -110,22 +111,34 @@ class Journal:
     def mark(self, number: int, arrival: Arrival, fresh: list[Event]) -> list[Event]:
         """What the core is to hear of a client's frame, marked so that it comes among the facts.
 
-        Submissions are refused while nothing can be written.
+        Submissions are refused while nothing can be written, but for the rest of those that have begun.
         """
         if self.failure is not None:
             text = _refusal(self.failure)
-            kept = [event for event in fresh if type(event.message) is not SubmitTasks]
+            kept: list[Event] = []
             for event in fresh:
-                if type(event.message) is SubmitTasks:
-                    wanted = event.message.ids if event.message.wanted is None else event.message.wanted
-                    self._sessions.send(number, [KeysCancelled(wanted, "journal-failed", text)], [])
+                if type(event.message) is not SubmitTasks or self._is_under_way(number, event.message.submission):
+                    kept.append(event)
+                    continue
+                wanted = event.message.ids if event.message.wanted is None else event.message.wanted
+                self._sessions.send(number, [KeysCancelled(wanted, "journal-failed", text)], [])
             if len(kept) < len(fresh):
+                for event in kept:
+                    if type(event.message) in DURABLE:
+                        buffers = [buffer for other in kept for buffer in other.frames]
+                        event.record = ClientFrame(number, encode([other.message for other in kept]), buffers)
+                        break
                 return kept
         for event in fresh:
             if type(event.message) in DURABLE:
                 event.record = ClientFrame(number, arrival.body, arrival.buffers)
                 break
         return fresh
+
+    def _is_under_way(self, number: int, submission: int) -> bool:
+        """Whether rows of that submission wait for others that it is still to bring."""
+        client = self._core.state.clients_by_number.get(number)
+        return client is not None and any(expected.submission == submission for expected in client.expecting.values())
 
     def keep(self, events: list[Event], facts: list[Any], now: float) -> None:
         """Write down what a turn leaves; clients hear of their frames when that is on disk."""

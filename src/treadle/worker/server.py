@@ -569,9 +569,10 @@ class Worker:
             await asyncio.sleep(random.uniform(0.0, _COME_BACK_SPREAD_S))
             try:
                 comm = await connect_to_scheduler(self.scheduler_address, introduction, self._secret, remaining_s)
+                # Noted while the old stream takes it: the inventory says so, and nothing may be said on the new one before that.
+                self._performer.report_running()
                 stream = self._stream = SchedulerStream(comm, self._on_messages, self._on_lost)
                 # From the inventory on, all that is reported follows it on the new stream.
-                self._performer.report_running()
                 inventory = self._core.inventory(self.loop.time())
                 inventory.functions = self._functions.ids()
                 welcome = await stream.register(self._registration(inventory))

@@ -47,7 +47,8 @@ def _grace_s(state: ClusterState, worker: WorkerState) -> float:
 
 def lose_client(state: ClusterState, client: ClientState, blame: bool, out: Outbox) -> None:
     """Its stream ended without goodbye. ``blame`` False: that was on purpose."""
-    if not blame or state.limits.client_grace_s <= 0:
+    if not blame or (state.limits.client_grace_s <= 0 and not state.restoring):
+        # Of a client that was given up before there is a fact of its own.
         membership.remove_client(state, client, out)
         return
     client.returning = None
@@ -118,19 +119,34 @@ def return_client(state: ClusterState, client: ClientState, message: Any, schedu
     client.met.clear()
     client.acknowledged = client.durable
     queue = out.to_client(client)
-    queue.add(ClientWelcome(client.number, scheduler_id, True, client.received))
+    # One that was given up, and whose welcome got lost, has not said yet what it knows.
+    known = client.received > 0 or not client.stranger
+    queue.add(ClientWelcome(client.number, scheduler_id, known, client.received))
     if client.aliases:
         queue.add(KeysAliased(list(client.aliases), [task.id for task in client.aliases.values()]))
 
 
-def confirm_keys(state: ClusterState, client: ClientState, ids: list[int], out: Outbox) -> None:
-    """Tell the client where everything stands that it wants; ``ids`` is what it believes that to be."""
+def confirm_keys(state: ClusterState, client: ClientState, ids: list[int], erred: list[int], out: Outbox) -> None:
+    """Tell the client where everything stands that it wants; ``ids`` and ``erred`` are what it believes that to be."""
     gone: list[int] = []
+    meant: set[TaskState] = set()
     for id in ids:
         task = find_task(state, client, id)
         if task is None or task not in client.wants_what:
             gone.append(id)
+        else:
+            meant.add(task)
+    for id in erred:
+        task = find_task(state, client, id)
+        if task is not None:
+            meant.add(task)
     out.cancelled(client, gone, FORGOTTEN_MEANWHILE, None)
+    for task in list(client.wants_what):
+        if task not in meant:
+            # It was told that this is cancelled, by a scheduler that has not lived to write that down.
+            if state.facts is not None:
+                state.facts.unwanted(client, task.id)
+            unwant(state, client, task)
     queue = out.to_client(client)
     pending: list[int] = []
     for task in client.wants_what:
@@ -176,6 +192,9 @@ def look_at_clock(state: ClusterState, out: Outbox) -> None:
         for client in list(state.absent_clients):
             if now - client.disconnected_at < state.limits.client_grace_s:
                 break
+            if client.returning is not None:
+                # It is here, and waits for the disk.
+                continue
             membership.remove_client(state, client, out)
     if state.orphans and now >= state.orphans_until:
         expire_orphans(state, out)

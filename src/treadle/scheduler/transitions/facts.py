@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from treadle.messages.journal import CopiesFact, ErredFact, LostFact, MemoryFact, RetriedFact, WorkerFact
-from treadle.scheduler.transitions.records import TaskState, WorkerState
+from treadle.messages.journal import CopiesFact, ErredFact, LostFact, MemoryFact, RetriedFact, UnwantedFact, WorkerFact
+from treadle.scheduler.transitions.records import ClientState, TaskState, WorkerState
 
 
 class Facts:
@@ -57,6 +57,9 @@ class Facts:
 
     def lost(self, task: TaskState) -> None:
         self.add(LostFact(task.id))
+
+    def unwanted(self, client: ClientState, id: int) -> None:
+        self.add(UnwantedFact(client.number, [id]))
 
     def retried(self, task: TaskState) -> None:
         self.add(RetriedFact(task.id, task.retries))

@@ -20,6 +20,7 @@ from treadle.scheduler.transitions.records import (
     TaskPrefix,
     TaskState,
 )
+from treadle.scheduler.transitions.rules.common import move
 from treadle.scheduler.transitions.state import ClusterState
 from treadle.utils.keys import group_of, is_key, key_from_wire, prefix_of
 
@@ -126,7 +127,9 @@ def submit_tasks(state: ClusterState, client: ClientState, message: Any, frames:
             # Known as lost data; now somebody brings a recipe.
             alias(client, id, task, out)
             aliased.append(task)
-            if state.awaited.pop(task, None) is not None:
+            if task in state.awaited:
+                # To wait for what it needs, of which nothing was known.
+                move(state, task, RELEASED, out)
                 state.recommend(task, WAITING)
         if row_options is not None:
             task.options = row_options

@@ -120,7 +120,8 @@ class Reconciliation:
             nbytes = inventory.nbytes[row]
             type_name = inventory.type_names[inventory.types[row]]
             task = self._find(id, inventory.keys[row])
-            is_fresh = self.known and id in fresh and (task is None or task.id != id)
+            # Put there of late by a client that has not said so: under a key that is known it may be another value, which replaces that.
+            is_fresh = id in fresh and (self.known if task is None else task.id != id)
             if is_fresh or (task is None and not self.known):
                 orphan = Orphan(worker, id)
                 orphan.nbytes = nbytes
@@ -242,7 +243,7 @@ def reattach_keys(state: ClusterState, client: ClientState, message: Any, out: O
         if task is not None:
             alias(client, id, task, out)
             want(state, client, task, out)
-        elif key in state.orphans or is_recovering(state):
+        elif key in state.orphans or is_recovering(state) or state.restoring:
             task = TaskState(id, key, get_group(state, group_of(key), key), (0.0, state.generation, 0))
             add_task(state, task)
             want_quietly(client, task)
@@ -250,6 +251,6 @@ def reattach_keys(state: ClusterState, client: ClientState, message: Any, out: O
                 await_value(state, task, out)
                 pending.append(id)
         else:
-            give_up(client, id, out)
+            give_up(state, client, id, out)
     if pending:
         out.to_client(client).add(KeysPending(pending))

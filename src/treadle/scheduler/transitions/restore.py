@@ -19,12 +19,13 @@ from treadle.messages.journal import (
     StartFact,
     StateFact,
     TasksFact,
+    UnwantedFact,
     WantsFact,
     WorkerFact,
     WorkerGone,
 )
 from treadle.scheduler.transitions import membership
-from treadle.scheduler.transitions.desires import alias, want_quietly
+from treadle.scheduler.transitions.desires import alias, unwant, want_quietly
 from treadle.scheduler.transitions.graph import add_task, get_group, link
 from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.records import (
@@ -70,6 +71,8 @@ def restore(state: ClusterState, fact: Any, frames: list[Any], out: Outbox) -> b
         _lost(state, fact)
     elif kind is CopiesFact:
         _copies(state, fact)
+    elif kind is UnwantedFact:
+        _unwanted(state, fact)
     elif kind is ForgottenFact:
         membership.clear(state, fact.reason, out)
     elif kind is TasksFact:
@@ -187,6 +190,14 @@ def _lost(state: ClusterState, fact: Any) -> None:
         for worker in list(task.who_has):
             remove_copy(state, task, worker)
         state.recommend(task, RELEASED)
+
+
+def _unwanted(state: ClusterState, fact: Any) -> None:
+    client = state.clients_by_number.get(fact.number) if fact.number else state.fire_and_forget
+    for id in fact.ids:
+        task = state.by_id.get(id)
+        if client is not None and task is not None:
+            unwant(state, client, task)
 
 
 def _erred(state: ClusterState, fact: Any) -> None:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from treadle.client.frames import SentFrames, recollections
+from treadle.client.frames import SentFrames, confirmation, recollections
 from treadle.client.ledger import ERROR, KeyState, Ledger, Waiter
 from treadle.messages.base import Message, TaskOptions
 from treadle.messages.client_scheduler import (
     AttachKeys,
     CancelKeys,
+    ClientRefused,
     ClientWelcome,
-    ConfirmKeys,
     DefineFunctions,
     FireAndForget,
     ForgetFunctions,
@@ -29,7 +29,7 @@ from treadle.messages.codec import decode_scheduler_to_client, encode
 from treadle.serialize.spec import dumps_call, dumps_function, dumps_node
 from treadle.testing.simulation.functions import leaf
 from treadle.testing.simulation.graphs import Universe
-from treadle.testing.simulation.network import Mailbox, World
+from treadle.testing.simulation.network import Connection, Mailbox, World
 from treadle.testing.simulation.worker import SimulatedWorker
 
 
@@ -48,13 +48,16 @@ class SimulatedClient:
     def __init__(self, world: World, name: str, universe: Universe) -> None:
         self.world = world
         self.name = name
+        self.id = name
         self.universe = universe
         self.ledger = Ledger()
+        #: It has a number; its stream, once it has one; and whether the scheduler at the other end has welcomed it.
         self.welcomed = False
+        self.connection: Connection | None = None
         self.connected = False
         self.gone = False
         self.number = 0
-        #: It came back to a scheduler that had given it up.
+        #: It came back to a scheduler that did not know it, or not any more.
         self.forgotten = False
         self._sent = SentFrames()
         self._unsent: list[Message] = []
@@ -68,27 +71,27 @@ class SimulatedClient:
         #: Submissions of which chunks are still to be sent.
         self.streaming = 0
         self.scattering: set[Any] = set()
-        #: Set by who connects it.
-        self.to_scheduler: Callable[[bytes], None] = lambda body: None
         self._mailbox = Mailbox(world, self._take)
         self._function = 0
         self._submissions = 0
+        self.refusals = 0
 
     # ------------------------------------------------------------------------------------------------ messages
 
-    def register(self) -> None:
-        self.to_scheduler(encode([RegisterClient(f"id of {self.name}", {})]))
-
-    def cut(self) -> None:
-        """The stream breaks; the user goes on."""
-        self.connected = False
-        self.to_scheduler = lambda body: None
-
-    def come_back(self, to_scheduler: Callable[[bytes], None]) -> None:
-        """There is another stream."""
+    def register(self, connection: Connection) -> None:
+        """For the first time, or again."""
         self._mailbox.flush()
-        self.to_scheduler = to_scheduler
-        to_scheduler(encode([RegisterClient(f"id of {self.name}", {}, self.number)]))
+        self.connection = connection
+        connection.send(encode([RegisterClient(self.id, {}, self.number)]))
+
+    def lose_connection(self) -> None:
+        """The stream is broken; the user goes on."""
+        self.connection = None
+        self.connected = False
+
+    def _to_scheduler(self, body: bytes) -> None:
+        if self.connection is not None:
+            self.connection.send(body)
 
     def _settle_return(self, welcome: ClientWelcome) -> None:
         """As a session does."""
@@ -102,12 +105,12 @@ class SimulatedClient:
             if lost:
                 self._sent.put_first(encode([*lost, Sent(self._sent.acknowledged)]))
         for frame in self._sent:
-            self.to_scheduler(frame.body)
+            self._to_scheduler(frame.body)
         self.connected = True
         unsent, self._unsent = self._unsent, []
         if unsent:
             self._send(*unsent)
-        self._send(ConfirmKeys([state.id for state in self.ledger.states.values() if state.status is not ERROR]))
+        self._send(confirmation(self.ledger))
 
     def receive(self, body: bytes) -> None:
         for message in decode_scheduler_to_client(body):
@@ -123,6 +126,9 @@ class SimulatedClient:
                     self.number = message.number
                     self.ledger.set_number(message.number)
                     self.welcomed = self.connected = True
+            elif isinstance(message, ClientRefused):
+                # The journal cannot be written: what is submitted is cancelled.
+                self.refusals += 1
             elif isinstance(message, Received):
                 self._sent.received(message.sequence)
             else:
@@ -134,7 +140,7 @@ class SimulatedClient:
         if self.connected:
             body = encode([*messages, Sent(self._sent.sequence + 1, self.world.random.random() < 0.1)])
             self._sent.keep(body, ())
-            self.to_scheduler(body)
+            self._to_scheduler(body)
         else:
             self._unsent.extend(messages)
 
@@ -301,6 +307,11 @@ class SimulatedClient:
         for number, worker in workers:
             worker.put(id, key, self.universe.expected[key], lambda stored, number=number: answered(number, stored))  # type: ignore[misc]
 
+    def is_handing_over(self) -> bool:
+        """It has put values on workers of which only it can tell the scheduler: they would stay there if it died now."""
+        told = [*self._sent.messages(), *self._unsent]
+        return bool(self.scattering) or any(isinstance(message, KeysScattered) for message in told)
+
     def leave(self) -> None:
         """Say goodbye."""
         self._send(LeaveClient())
@@ -310,6 +321,16 @@ class SimulatedClient:
         self.gone = True
         self.holds.clear()
         self._mailbox.open = False
+
+    def left_over(self) -> dict[str, Any]:
+        """What is still here when the user holds nothing any more. (The last frames may be acknowledged with what comes next.)"""
+        left: dict[str, Any] = {
+            "keys": list(self.ledger.states),
+            "ids": list(self.ledger.by_id),
+            "unsent": self._unsent,
+            "unacknowledged": len(self._sent) if len(self._sent) > 16 else 0,
+        }
+        return {what: some for what, some in left.items() if some}
 
 
 def options_for(chance: Any, workers: Sequence[str], retries: int, restricted_share: float, resource: bool) -> TaskOptions | None:

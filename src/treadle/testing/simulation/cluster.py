@@ -1,61 +1,51 @@
-"""A simulated cluster: the scheduler's real core, its streams, and the faults that happen to the parties."""
+"""A simulated cluster: a scheduler that may be replaced, workers, clients, a disk, and the faults that happen to them."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
+from random import Random
 from typing import Any
 
-from treadle.exceptions import Reschedule
-from treadle.messages.codec import decode_client_to_scheduler, decode_worker_to_scheduler, encode
-from treadle.messages.scheduler_local import ConnectionLost, Forget, Tick
-from treadle.scheduler.transitions.machine import Event, Transitions
+from treadle.comm.interface import Role
+from treadle.exceptions import JournalError, Reschedule
+from treadle.messages.nanny import WorkerDied
+from treadle.messages.scheduler_local import Forget
+from treadle.scheduler.transitions.machine import Transitions
 from treadle.scheduler.transitions.state import Limits
 from treadle.testing.simulation.client import SimulatedClient
+from treadle.testing.simulation.disk import Disk
 from treadle.testing.simulation.functions import Injected
 from treadle.testing.simulation.graphs import Universe
-from treadle.testing.simulation.network import Mailbox, Stream, World
+from treadle.testing.simulation.network import Connection, World
 from treadle.testing.simulation.scenario import Scenario
+from treadle.testing.simulation.scheduler import SimulatedScheduler, decoded, in_short
 from treadle.testing.simulation.worker import SimulatedWorker
 
-
-class _Session:
-    """A party as the scheduler sees it: a number, and a stream each way."""
-
-    def __init__(self, number: int, name: str, outward: Stream, inward: Stream) -> None:
-        self.number = number
-        self.name = name
-        self.outward = outward
-        self.inward = inward
-        #: The scheduler has heard, or will hear, that it has ended.
-        self.end_told = False
+Party = SimulatedWorker | SimulatedClient
 
 
 class Cluster:
-    """Everything of one simulation. The acts of clients are in ``trial``."""
+    """Everything of one simulation. What is done with it is in ``trial``."""
 
-    def __init__(self, scenario: Scenario) -> None:
+    def __init__(self, scenario: Scenario, *, logging: bool = False, validate_every: int | None = None) -> None:
         self.scenario = scenario
-        self.world = World(scenario.seed, scenario.slowness)
+        self.world = World(scenario.seed, scenario.slowness, logging=logging)
+        self._validate_every = validate_every if validate_every is not None else 1 if scenario.tasks <= 20 else 4
         chance = self.world.random
         self.universe = Universe(chance, scenario.tasks, scenario.shape, scenario.broken_share, scenario.scattered)
-        limits = Limits(
-            validate=True,
-            allowed_failures=scenario.allowed_failures,
-            worker_saturation=scenario.saturation,
-            prefetch_time_s=scenario.prefetch_time_s,
-            worker_grace_s=scenario.grace_s,
-            client_grace_s=scenario.grace_s,
-            recovery_grace_s=scenario.grace_s,
-        )
-        self.core = Transitions(limits, "the scheduler")
-        self.sessions: dict[int, _Session] = {}
-        self.number_of: dict[Any, int] = {}
+        self.disk = Disk(self.world) if scenario.journal else None
+        #: None while there is none.
+        self.scheduler: SimulatedScheduler | None = None
+        self._schedulers = 0
+        #: The core of the last scheduler.
+        self.core: Transitions
+        #: Until then schedulers look at their clocks.
+        self.tick_until = 0.0
         #: Living workers by name, all that ever lived by address; clients that have not left, and all.
         self.workers: dict[str, SimulatedWorker] = {}
         self.by_address: dict[str, SimulatedWorker] = {}
         self.clients: list[SimulatedClient] = []
         self.everybody: list[SimulatedClient] = []
+        self._lives = 0
         #: key -> how often it will still fail.
         self.failures_left = {key: chance.randint(1, 2) for key in self.universe.keys if chance.random() < scenario.flaky_share}
         self.flaky = set(self.failures_left)
@@ -66,143 +56,195 @@ class Cluster:
         self.data_lost = 0
         self.cuts = 0
         self.restarted = False
-        self._mailbox = Mailbox(self.world, self._take)
-        self._numbers = 0
-        self._lives = 0
+        #: Schedulers that were killed; those of them that left nothing behind.
+        self.schedulers_killed = 0
+        self.replaced = 0
+        self.clients_killed = 0
+        self.retirements = 0
+        self.jumped = False
+        self.start_scheduler()
 
     # ----------------------------------------------------------------------------------------------- scheduler
 
-    def _connect(
-        self, name: str, decode: Callable[[bytes], list[Any]], receive: Callable[[bytes], None], number: int = 0
-    ) -> _Session:
-        """``number``: of a party that comes back."""
-        if number == 0:
-            self._numbers += 1
-            number = self._numbers
+    def start_scheduler(self) -> None:
+        """At the address of the one before. Tried again while the disk is full."""
+        scenario = self.scenario
+        limits = Limits(
+            allowed_failures=scenario.allowed_failures,
+            worker_saturation=scenario.saturation,
+            prefetch_time_s=scenario.prefetch_time_s,
+            worker_grace_s=scenario.grace_s,
+            client_grace_s=scenario.grace_s,
+            recovery_grace_s=scenario.recovery_grace_s,
+            scatter_copies=scenario.scatter_copies,
+        )
+        self._schedulers += 1
+        try:
+            self.scheduler = SimulatedScheduler(
+                self.world,
+                limits,
+                self._schedulers,
+                self.disk,
+                scenario.compaction_bytes,
+                self._validate_every,
+                lambda: self.world.now < self.tick_until,
+            )
+        except JournalError as error:
+            assert self.disk is not None and self.disk.full, error
+            self.world.later(0.1, self.start_scheduler)
+            return
+        self.core = self.scheduler.core
+        self.world.note(f"scheduler {self._schedulers} starts")
 
-        def arrive(body: bytes | None) -> None:
-            if body is None:
-                session.end_told = True
-                self._mailbox.add(Event(number, ConnectionLost()))
-                return
-            for message in decode(body):
-                self._mailbox.add(Event(number, message))
-
-        session = _Session(number, name, Stream(self.world, receive), Stream(self.world, arrive))
-        self.sessions[number] = session
-        return session
-
-    def _take(self, events: list[Event]) -> None:
-        """One turn of the scheduler."""
-        for event in events:
-            self.world.note(f"{self._name(event.session)} -> scheduler: {_cut(event.message)}")
-        turned = self.core.handle(events, self.world.now)
-        for number, messages, frames in turned.sends:
-            assert not frames, "no buffers travel in simulations"
-            session = self.sessions.get(number)
-            for message in messages:
-                self.world.note(f"scheduler -> {self._name(number)}: {_cut(message)}")
-            if session is not None:
-                session.outward.send(encode(messages))
-        for number, why in turned.closes:
-            self.world.note(f"scheduler closes {self._name(number)}: {why}")
-            session = self.sessions.pop(number, None)
-            if session is not None:
-                assert why in ("refused", "the client left"), f"{session.name} was closed: {why}"
-                session.inward.cut()
-
-    def _name(self, number: int) -> str:
-        session = self.sessions.get(number)
-        return f"{session.name} ({number})" if session is not None else f"({number})"
-
-    def tell(self, message: Any) -> None:
-        """A local event happens to the scheduler."""
-        self._mailbox.add(Event(0, message))
-
-    def tick(self) -> None:
-        self.tell(Tick())
+    def kill_scheduler(self, chance: Random, down_s: float) -> None:
+        if self.scheduler is None:
+            return
+        self.schedulers_killed += 1
+        self.world.note("the scheduler dies")
+        self.scheduler.kill(chance)
+        self.scheduler = None
+        if self.disk is not None:
+            self.disk.crash(chance)
+        else:
+            self.replaced += 1
+        self.world.later(down_s, self.start_scheduler)
 
     def forget_everything(self) -> None:
-        self.restarted = True
-        self.world.note("everything is forgotten")
-        self.tell(Forget("scheduler-restart"))
+        if self.scheduler is not None:
+            self.restarted = True
+            self.world.note("everything is forgotten")
+            self.scheduler.tell(Forget("scheduler-restart"))
 
-    # ------------------------------------------------------------------------------------------ broken streams
+    # --------------------------------------------------------------------------------------------- connections
 
-    def cut(self, party: SimulatedWorker | SimulatedClient) -> None:
-        """Its stream breaks, with or without what is on its way to the scheduler; a while later it has another one."""
-        chance = self.world.random
-        self.world.note(f"the stream of {party.name} breaks")
-        session = self.sessions[party.number]
-        party.cut()
-        session.outward.cut()
-        if chance.random() < 0.5:
-            session.inward.send(None)
-        else:
-            session.inward.cut()
-            if chance.random() < 0.7:
-                # Else the scheduler hears of it when the party is back.
-                session.end_told = True
-                self._mailbox.add(Event(party.number, ConnectionLost()))
-        self.cuts += 1
-        self.world.later(chance.choice((0.0, 0.001, 0.01, 0.05)), lambda: self._reconnect(party, session))
+    def _connect(self, party: Party) -> Connection | None:
+        """A stream to the scheduler; None when there is none."""
+        if self.scheduler is None:
+            return None
+        is_worker = isinstance(party, SimulatedWorker)
+        role = Role.WORKER if is_worker else Role.CLIENT
 
-    def _reconnect(self, party: SimulatedWorker | SimulatedClient, before: _Session) -> None:
-        gone = not party.alive if isinstance(party, SimulatedWorker) else party.gone
-        before.inward.cut()
-        if not before.end_told:
-            self._mailbox.add(Event(before.number, ConnectionLost()))
-        if gone:
+        def receive(body: bytes) -> None:
+            if party.connection is connection:
+                if self.world.logging:
+                    for message in decoded(role, body):
+                        self.world.note(f"scheduler -> {party.name}: {in_short(message)}")
+                party.receive(body)
+
+        def ended() -> None:
+            connection.close()
+            if party.connection is connection and self._is_there(party):
+                self._lose(party)
+
+        connection = Connection(self.world, party.name, role, receive, ended)
+        self.scheduler.accept(connection)
+        return connection
+
+    @staticmethod
+    def _is_there(party: Party) -> bool:
+        return party.alive if isinstance(party, SimulatedWorker) else not party.gone
+
+    def _lose(self, party: Party) -> None:
+        """It has noticed that its stream is broken."""
+        self.world.note(f"{party.name} has lost its stream")
+        party.lose_connection()
+        if party.number == 0:
+            # It had not even been welcomed: it gives up, and another one tries.
+            if isinstance(party, SimulatedWorker):
+                party.die()
+                self.world.later(0.02, lambda: self.start_worker(party.name))
+            else:
+                party.vanish()
+                self.clients.remove(party)
+                self.world.later(0.02, lambda: self.start_client(party.name))
             return
-        # Whoever is known keeps its number; a client that is not, too: it is free then.
-        self._mailbox.flush()
+        self.world.later(self.world.random.choice((0.0, 0.001, 0.01, 0.05)), lambda: self._come_back(party))
+
+    def _come_back(self, party: Party) -> None:
+        if not self._is_there(party) or party.connection is not None:
+            return
+        connection = self._connect(party)
+        if connection is None:
+            self.world.later(0.03, lambda: self._come_back(party))
+            return
         self.world.note(f"{party.name} comes back")
-        if isinstance(party, SimulatedWorker):
-            known = party.id in self.core.state.by_worker_id
-            session = self._connect(party.name, decode_worker_to_scheduler, party.receive, party.number if known else 0)
-            party.number = session.number
+        party.register(connection)
+
+    def connect_again(self, party: Party) -> None:
+        """It makes another connection while the scheduler has not heard of the end of the first."""
+        before = party.connection
+        if before is None or party.number == 0 or self.scheduler is None:
+            return
+        self.cuts += 1
+        self.world.note(f"{party.name} connects a second time")
+        before.outward.ignore()
+        self.world.later(self.world.random.choice((0.01, 0.1, 1.0)), before.inward.end)
+        party.lose_connection()
+        self._come_back(party)
+
+    def cut(self, party: Party, chance: Random, kind: str) -> None:
+        connection = party.connection
+        if connection is None:
+            return
+        self.world.note(f"the stream of {party.name} breaks ({kind})")
+        self.cuts += 1
+        if kind == "one way":
+            connection.break_one_way(chance)
         else:
-            session = self._connect(party.name, decode_client_to_scheduler, party.receive, party.number)
-        party.come_back(session.inward.send)
+            connection.break_(chance)
 
     # ----------------------------------------------------------------------------------------------- workers
 
     def start_worker(self, name: str) -> None:
-        """A new life of that name; tried again while the scheduler has not noticed the death of the one before."""
+        """A new life of that name; tried again while there is no scheduler, or it has not noticed the death of the one before."""
         self._lives += 1
-        resources = {"slot": 1.0} if name.endswith(("0", "3")) else {}
+        scenario = self.scenario
         worker = SimulatedWorker(
-            self.world, name, f"tcp://host-of-{name}:{self._lives}", self.scenario.nthreads, resources, self.by_address, self._fate
+            self.world,
+            name,
+            f"tcp://host-of-{name}:{self._lives}",
+            scenario.nthreads,
+            {"slot": 1.0} if name.endswith(("0", "3")) else {},
+            self.by_address,
+            self._fate,
+            scenario.duration_s,
+            self._lives,
+            f"nanny of {name}" if scenario.nannies else None,
+            self._validate_every > 0,
         )
-        session = self._connect(name, decode_worker_to_scheduler, worker.receive)
-        worker.to_scheduler = session.inward.send
-        worker.number = session.number
-        worker.on_refused = lambda: self.world.later(0.05, lambda: self.start_worker(name))
-        worker.register()
+        connection = self._connect(worker)
+        if connection is None:
+            self.world.later(0.05, lambda: self.start_worker(name))
+            return
+        worker.on_end = lambda: self.world.later(0.05, lambda: self.start_worker(name))
+        worker.register(connection)
         self.workers[name] = worker
         self.by_address[worker.address] = worker
 
     def registered_workers(self) -> list[SimulatedWorker]:
         """Those that the scheduler knows, and that are connected."""
-        return [
-            worker
-            for worker in self.workers.values()
-            if worker.alive and worker.connected and worker.number in self.core.state.by_number
-        ]
+        if self.scheduler is None:
+            return []
+        known = self.core.state.by_worker_id
+        return [worker for worker in self.workers.values() if worker.connected and worker.id in known]
 
-    def kill_worker(self, worker: SimulatedWorker, back_after: float) -> None:
+    def kill_worker(self, worker: SimulatedWorker, chance: Random, back_after: float) -> None:
         """It dies; what it has said last may or may not arrive. Another one comes with its name."""
         self.killed += 1
         self.world.note(f"{worker.name} dies")
         worker.die()
-        session = self.sessions[worker.number]
-        session.outward.cut()
-        if self.world.random.random() < 0.5:
-            session.inward.cut()
-            self.world.later(self.world.latency(), lambda: self._mailbox.add(Event(worker.number, ConnectionLost())))
-        else:
-            session.inward.send(None)
+        connection = worker.connection
+        if connection is not None:
+            connection.outward.ignore()
+            connection.inward.end(chance.choice((0.0, 0.005, 0.1)), lose=chance.random() < 0.5)
+        if worker.nanny is not None:
+            died = WorkerDied(worker.pid, -9, "", list(worker.running), list(worker.running.values()))
+            self.world.later(self.world.latency(), lambda: self._nanny_says(worker, died))
         self.world.later(back_after, lambda: self.start_worker(worker.name))
+
+    def _nanny_says(self, worker: SimulatedWorker, died: WorkerDied) -> None:
+        if self.scheduler is not None and worker.nanny is not None:
+            self.scheduler.nanny_says(worker.nanny, died)
 
     def _fate(self, key: Any) -> None:
         if self.world.random.random() < self.scenario.reschedule_share:
@@ -214,32 +256,28 @@ class Cluster:
 
     # ----------------------------------------------------------------------------------------------- clients
 
-    def start_client(self, name: str) -> SimulatedClient:
+    def start_client(self, name: str) -> None:
+        self._lives += 1
         client = SimulatedClient(self.world, name, self.universe)
-        session = self._connect(name, decode_client_to_scheduler, client.receive)
-        client.to_scheduler = session.inward.send
-        client.register()
-        self.number_of[client] = session.number
+        client.id = f"{name} {self._lives}"
+        connection = self._connect(client)
+        if connection is None:
+            self.world.later(0.05, lambda: self.start_client(name))
+            return
+        client.register(connection)
         self.clients.append(client)
         self.everybody.append(client)
-        return client
 
-    def lose_client(self, client: SimulatedClient, politely: bool) -> None:
-        self.world.note(f"{client.name} {'leaves' if politely else 'vanishes'}")
+    def lose_client(self, client: SimulatedClient, chance: Random, politely: bool) -> None:
+        self.world.note(f"{client.name} {'leaves' if politely else 'dies'}")
         self.clients.remove(client)
-        session = self.sessions[self.number_of[client]]
-        session.outward.cut()
-        if politely and client.connected:
+        connection = client.connection
+        if politely and client.connected and connection is not None:
             client.leave()
-        else:
-            client.vanish()
-            session.inward.send(None)
-
-
-_BYTES = re.compile(r"b'(\\.|[^'\\])*'|b\"(\\.|[^\"\\])*\"")
-
-
-def _cut(message: Any) -> str:
-    """Without pickles: these say nothing to people, and depend on the order of sets."""
-    text = _BYTES.sub("...", repr(message))
-    return text if len(text) < 400 else text[:400] + "..."
+            connection.close()
+            return
+        client.vanish()
+        self.clients_killed += 1
+        if connection is not None:
+            connection.outward.ignore()
+            connection.inward.end(chance.choice((0.0, 0.005, 0.1)), lose=chance.random() < 0.5)

@@ -1,13 +1,16 @@
-"""One simulation from beginning to end: acts and faults at random, then peace, then the judgement."""
+"""One simulation from beginning to end: acts and faults as the script has them, then peace, then the judgement."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from random import Random
 from typing import Any
 
-from treadle.client.ledger import CANCELLED, ERROR, FINISHED, LOST, KeyState
 from treadle.testing.simulation.client import SimulatedClient, options_for
 from treadle.testing.simulation.cluster import Cluster
-from treadle.testing.simulation.scenario import Scenario
+from treadle.testing.simulation.judgement import judge, nothing_is_left
+from treadle.testing.simulation.scenario import Scenario, Step, with_script
+from treadle.testing.simulation.worker import SimulatedWorker
 
 MOST_STEPS = 200_000
 
@@ -15,15 +18,33 @@ MOST_STEPS = 200_000
 class SimulationFailure(AssertionError):
     """The scenario, what was wrong, and what had happened before."""
 
+    def __init__(self, scenario: Scenario, what: str, log: list[str]) -> None:
+        super().__init__(scenario, what, log)
+        self.scenario = scenario
+        #: The error in a line.
+        self.what = what
+        self.log = log
 
-def simulate(scenario: Scenario) -> Cluster:
-    """Run the scenario. Raises SimulationFailure when anything is not as it should be."""
-    cluster = Cluster(scenario)
+    def __str__(self) -> str:
+        tail = "\n".join(self.log[-60:])
+        return f"{self.scenario}\n\n{tail}\n\n{self.what}"
+
+
+def simulate(scenario: Scenario, *, validate_every: int | None = None, logging: bool = False) -> Cluster:
+    """Run the scenario. Raises SimulationFailure when anything is not as it should be.
+
+    ``validate_every``: turns of the scheduler between two looks at all its invariants; None: depends on the size.
+    ``logging``: keep a line for each thing that happens; a failure is run again with that.
+    """
+    scenario = with_script(scenario)
+    cluster = Cluster(scenario, logging=logging, validate_every=validate_every)
     try:
         _Trial(cluster).run()
     except Exception as error:
-        tail = "\n".join(cluster.world.log[-60:])
-        raise SimulationFailure(f"{scenario}\n\n{tail}\n\n{type(error).__name__}: {error}") from error
+        if not logging:
+            simulate(scenario, validate_every=validate_every, logging=True)
+        what = f"{type(error).__name__}: {error}"
+        raise SimulationFailure(scenario, what, cluster.world.log) from error
     return cluster
 
 
@@ -32,43 +53,51 @@ class _Trial:
         self.cluster = cluster
         self.world = cluster.world
         self.scenario = cluster.scenario
-        self.chance = cluster.world.random
         self.universe = cluster.universe
+        #: Of the step that is done.
+        self.chance = Random(0)
+        self._peace = False
 
     def run(self) -> None:
-        self._prepare()
-        self.world.run(MOST_STEPS)
-        self._make_peace()
-        self.world.run(self.world.steps + MOST_STEPS)
-        self._judge()
-        self._let_go()
-        self.world.run(self.world.steps + MOST_STEPS)
-        self._nothing_is_left()
-
-    # -------------------------------------------------------------------------------------------- what happens
-
-    def _prepare(self) -> None:
-        scenario, chance, cluster = self.scenario, self.chance, self.cluster
+        world, scenario = self.world, self.scenario
         for number in range(scenario.workers):
-            self.world.later(chance.choice((0.0, 0.0, 0.05)), lambda number=number: cluster.start_worker(f"w{number}"))  # type: ignore[misc]
+            world.later(world.random.choice((0.0, 0.0, 0.05)), lambda number=number: self.cluster.start_worker(f"w{number}"))  # type: ignore[misc]
         for number in range(scenario.clients):
-            cluster.start_client(f"c{number}")
-        self._at_random(1 if scenario.acts else 0, self._submit, self.chance.uniform(0.05, 0.1))
-        self._at_random(scenario.acts, self._act)
-        self._at_random(scenario.deaths, self._kill)
-        self._at_random(scenario.pauses, self._pause)
-        self._at_random(scenario.data_losses, self._lose_data)
-        self._at_random(scenario.scattered * 2, self._scatter)
-        self._at_random(3, cluster.tick)
-        self._at_random(scenario.cuts, self._cut)
-        if scenario.grace_s:
-            self._at_random(10, cluster.tick)
-        if scenario.restart:
-            self._at_random(1, cluster.forget_everything)
+            self.cluster.start_client(f"c{number}")
+        for step in scenario.script or ():
+            world.at(step.at, lambda step=step: self._do(step))  # type: ignore[misc]
+        last = max([step.at for step in scenario.script or ()], default=0.0)
+        self.cluster.tick_until = last + 1.0
+        world.run(MOST_STEPS, last + 1.0)
+        self._make_peace()
+        self._settle()
+        judge(self.cluster)
+        self._let_go()
+        self._settle()
+        nothing_is_left(self.cluster)
 
-    def _at_random(self, times: int, act: Any, at: float | None = None) -> None:
-        for _ in range(times):
-            self.world.later(self.chance.uniform(0.05, 0.05 + self.scenario.horizon_s) if at is None else at, act)
+    def _settle(self) -> None:
+        """Long enough for everybody to be given up, or found."""
+        self.cluster.tick_until = self.world.now + 2 * max(self.scenario.grace_s, self.scenario.recovery_grace_s) + 4
+        if self.cluster.scheduler is not None:
+            self.cluster.scheduler.tick()
+        self.world.run(MOST_STEPS)
+
+    def _make_peace(self) -> None:
+        """No more faults. Whoever is needed is there, or on its way."""
+        self._peace = True
+        if self.cluster.disk is not None:
+            self.cluster.disk.full = False
+        for worker in self.cluster.workers.values():
+            worker.pause(False)
+
+    # ------------------------------------------------------------------------------------------------- steps
+
+    def _do(self, step: Step) -> None:
+        self.chance = Random(step.salt)
+        self.world.note(f"--- {step.what}")
+        act: Callable[[], None] = getattr(self, "_" + step.what.replace(" ", "_"))
+        act()
 
     def _some(self, things: list[Any], most: int = 4) -> list[Any]:
         return self.chance.sample(things, min(len(things), self.chance.randint(1, most))) if things else []
@@ -76,19 +105,6 @@ class _Trial:
     def _client(self) -> SimulatedClient | None:
         clients = [client for client in self.cluster.clients if client.welcomed and not client.gone]
         return self.chance.choice(clients) if clients else None
-
-    def _act(self) -> None:
-        client = self._client()
-        if client is None:
-            return
-        acts: list[Any] = (
-            [self._submit] * 4 + [self._release] * 3 + [self._attach, self._retry, self._fire_and_forget, self._forget_function]
-        )
-        if self.scenario.cancels:
-            acts += [self._cancel] * 2
-        if self.scenario.leaves:
-            acts.append(self._leave)
-        self.chance.choice(acts)()
 
     def _submit(self) -> None:
         client = self._client()
@@ -145,14 +161,18 @@ class _Trial:
 
     def _leave(self) -> None:
         client = self._client()
-        # Values that it is just putting on workers would stay there: nobody else knows of them.
-        if client is not None and not client.scattering and self.chance.random() < 0.5:
-            self.cluster.lose_client(client, self.chance.random() < 0.5)
+        if client is not None and not client.is_handing_over() and self.chance.random() < 0.5:
+            self.cluster.lose_client(client, self.chance, politely=True)
+
+    def _kill_client(self) -> None:
+        client = self._client()
+        if client is not None and not client.is_handing_over():
+            self.cluster.lose_client(client, self.chance, politely=False)
 
     def _scatter(self) -> None:
         client = self._client()
         workers = self.cluster.registered_workers()
-        if client is None or not workers:
+        if client is None or not workers or not self.universe.scattered:
             return
         chosen = self._some(workers, 2)
         key = self.chance.choice(list(self.universe.scattered))
@@ -163,18 +183,16 @@ class _Trial:
         self.world.note(f"{client.name} scatters {key!r} to {[worker.name for worker in chosen]}")
         client.scatter(key, [(worker.number, worker) for worker in chosen])
 
-    def _kill(self) -> None:
+    # ------------------------------------------------------------------------------------------------- faults
+
+    def _tick(self) -> None:
+        if self.cluster.scheduler is not None:
+            self.cluster.scheduler.tick()
+
+    def _kill_worker(self) -> None:
         workers = self.cluster.registered_workers()
         if workers:
-            self.cluster.kill_worker(self.chance.choice(workers), self.chance.choice((0.0, 0.01, 0.1)))
-
-    def _cut(self) -> None:
-        """Mostly one stream, sometimes all."""
-        parties: list[Any] = [client for client in self.cluster.clients if client.connected]
-        parties += self.cluster.registered_workers()
-        chosen = parties if self.chance.random() < 0.2 else self._some(parties, 1)
-        for party in chosen:
-            self.cluster.cut(party)
+            self.cluster.kill_worker(self.chance.choice(workers), self.chance, self.chance.choice((0.0, 0.01, 0.1)))
 
     def _pause(self) -> None:
         workers = self.cluster.registered_workers()
@@ -188,92 +206,83 @@ class _Trial:
         if workers:
             self.cluster.data_lost += 1
             worker = self.chance.choice(workers)
-            known = self.cluster.core.state.by_number[worker.number].has_what
+            known = self.cluster.core.state.by_worker_id[worker.id].has_what
             worker.lose_some_data({task.key for task in known})
 
-    def _make_peace(self) -> None:
-        """No more faults. Whoever is needed is there."""
-        for name in (f"w{number}" for number in range(self.scenario.workers)):
-            worker = self.cluster.workers.get(name)
-            assert worker is not None and worker.alive, f"{name} has not come back"
-            worker.pause(False)
-        # Whoever was to come back has done so; those that died or left are given up.
-        self.world.later(self.scenario.grace_s + 1, self.cluster.tick)
+    def _parties(self) -> list[Any]:
+        parties: list[Any] = [client for client in self.cluster.clients if client.connection is not None]
+        return parties + [worker for worker in self.cluster.workers.values() if worker.alive and worker.connection is not None]
 
-    # ------------------------------------------------------------------------------------------- the judgement
+    def _party(self) -> Any:
+        parties = self._parties()
+        return self.chance.choice(parties) if parties else None
 
-    def _judge(self) -> None:
-        for client in self.cluster.clients:
-            for key, state in client.holds.items():
-                self._judge_key(client, key, state)
+    def _cut(self, kind: str = "both ways") -> None:
+        party = self._party()
+        if party is not None:
+            self.cluster.cut(party, self.chance, kind)
 
-    def _judge_key(self, client: SimulatedClient, key: Any, state: KeyState) -> None:
-        cluster, universe = self.cluster, self.universe
-        ancestors = universe.ancestors[key]
-        about = f"{key!r} of {client.name} is {state.status}; {cluster.core.story(key)}"
-        retried = any([other.retried for other in cluster.everybody])
-        given_up = bool(cluster.cuts) and self.scenario.grace_s < 1
-        lost_data = bool(ancestors & cluster.scattered) and bool(cluster.killed or cluster.data_lost or retried or given_up)
-        if state.status is FINISHED:
-            task = cluster.core.state.by_id.get(state.id)
-            assert task is not None and task.key == key and task.who_has, f"nobody has it: {about}"
-            for holder in task.who_has:
-                worker = cluster.by_address[holder.address]
-                assert worker.core.stored_key(task.id) is not None, f"{worker.name} should have it: {about}"
-                assert worker.store[key] == universe.expected[key], f"{worker.name} has a wrong value: {about}"
-        elif state.status is ERROR:
-            failure = state.failure
-            assert failure is not None and failure.blame in ancestors, f"blames {failure and failure.blame}: {about}"
-            text = failure.error.exception_text
-            self._judge_error(failure.blame, text, lost_data, about)
-        elif state.status is CANCELLED:
-            reason = str(getattr(state.detail, "reason", ""))
-            asked_for = bool(ancestors & (cluster.forced | client.cancelled)) or cluster.restarted
-            lost_name = reason == "already forgotten" and bool(ancestors & client.attached)
-            # What it referred to was forgotten (it had attached to it too late), and so is all that was to come of it.
-            lost_need = reason == "lost dependencies" and bool(ancestors & client.attached)
-            # It was away for too long, or what others had brought was.
-            forgotten = client.forgotten or (given_up and bool(ancestors & client.attached))
-            assert asked_for or lost_name or lost_need or forgotten, f"for no reason ({reason}): {about}"
+    def _cut_one_way(self) -> None:
+        self._cut("one way")
+
+    def _cut_all(self) -> None:
+        for party in self._parties():
+            self.cluster.cut(party, self.chance, "both ways")
+
+    def _cut_one_after_the_other(self) -> None:
+        chance = self.chance
+        for number, party in enumerate(self._parties()):
+            self.world.later(number * 0.02, lambda party=party: self.cluster.cut(party, chance, "both ways"))  # type: ignore[misc]
+
+    def _connect_again(self) -> None:
+        party = self._party()
+        if party is not None:
+            self.cluster.connect_again(party)
+
+    def _stall(self) -> None:
+        party = self._party()
+        if party is not None:
+            party.connection.hold(self.chance.choice((0.05, 0.5)))
+
+    def _forget_everything(self) -> None:
+        self.cluster.forget_everything()
+
+    def _kill_scheduler(self) -> None:
+        self.cluster.kill_scheduler(self.chance, self.chance.choice((0.0, 0.01, 0.1, 0.5)))
+
+    def _slow_disk(self) -> None:
+        disk = self.cluster.disk
+        if disk is not None:
+            disk.sync_s = 0.5
+            self.world.later(self.chance.uniform(0.05, 1.0), lambda: setattr(disk, "sync_s", 0.005))
+
+    def _full_disk(self) -> None:
+        disk = self.cluster.disk
+        if disk is not None:
+            disk.full = True
+            self.world.later(self.chance.uniform(0.01, 0.5), lambda: setattr(disk, "full", False))
+
+    def _retire(self) -> None:
+        workers = self.cluster.registered_workers()
+        if workers and self.cluster.scheduler is not None:
+            self.cluster.retirements += 1
+            self.cluster.scheduler.retire([worker.number for worker in self._some(workers, 2)])
+
+    def _jump(self) -> None:
+        """The clock of a party goes forward at once: its machine was suspended."""
+        seconds = self.chance.choice((0.5, 3.0, 100.0))
+        workers = [worker for worker in self.cluster.workers.values() if worker.alive]
+        who = self.chance.choice([*workers, self.cluster.scheduler])
+        if who is None:
+            return
+        if isinstance(who, SimulatedWorker):
+            who.jumped_s += seconds
         else:
-            assert state.status is LOST and lost_data, f"stuck: {about}"
-
-    def _judge_error(self, blame: Any, text: str, lost_data: bool, about: str) -> None:
-        if "KilledWorker" in text:
-            assert (self.cluster.killed or self.cluster.cuts) and self.scenario.allowed_failures < 1000, f"killed nobody: {about}"
-        elif "does not know this key" in text:
-            assert self.cluster.cuts and self.scenario.grace_s < 1, f"nobody was given up: {about}"
-        elif "was scattered" in text:
-            given_up = self.cluster.cuts and self.scenario.grace_s < 1
-            assert lost_data or given_up, f"no data was lost: {about}"
-        else:
-            assert "Injected" in text, f"failed with {text}: {about}"
-            assert blame in self.universe.broken | self.cluster.flaky, f"{blame!r} was not to fail: {about}"
+            self.cluster.jumped = True
+            who.loop.jumped_s += seconds
+        self.world.note(f"a clock jumps by {seconds} s")
 
     def _let_go(self) -> None:
         for client in self.cluster.clients:
             client.release(list(client.holds))
             client.forget_function()
-
-    def _nothing_is_left(self) -> None:
-        state = self.cluster.core.state
-        left: dict[str, Any] = {
-            "tasks": list(state.tasks.values()),
-            "ids": list(state.by_id),
-            "functions": list(state.functions),
-            "groups": list(state.groups),
-            "unrunnable": list(state.unrunnable),
-            "queue": state.queue.live,
-            "bytes": state.total_nbytes,
-            "fire and forget": list(state.fire_and_forget.wants_what),
-        }
-        for client in state.clients.values():
-            left[client.id] = [*client.wants_what, *client.aliases, *client.alias_ids, *client.expecting]
-        for worker in state.workers.values():
-            left[worker.name] = [*worker.has_what, *worker.processing, *worker.actors]
-            left[f"occupancy of {worker.name}"] = worker.occupancy
-        left = {what: some for what, some in left.items() if some}
-        assert not left, f"left on the scheduler: {left}"
-        assert len(state.workers) == self.scenario.workers, f"{len(state.workers)} workers are there"
-        for simulated in self.cluster.registered_workers():
-            assert not simulated.left_over(), f"left on {simulated.name}: {simulated.left_over()}"

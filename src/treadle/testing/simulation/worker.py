@@ -27,10 +27,18 @@ from treadle.messages.local import (
     TakeBackDone,
     Tick,
 )
-from treadle.messages.worker_scheduler import CloseWorker, LearnFunctions, RegisterWorker, UnlearnFunctions, WorkerRefused
+from treadle.messages.worker_scheduler import (
+    CloseWorker,
+    LearnFunctions,
+    LeaveWorker,
+    RegisterWorker,
+    UnlearnFunctions,
+    WorkerRefused,
+    WorkerWelcome,
+)
 from treadle.serialize.errors import dump_error
 from treadle.serialize.spec import call_with, load_node, loads_function
-from treadle.testing.simulation.network import Mailbox, World
+from treadle.testing.simulation.network import Connection, Mailbox, World
 from treadle.worker.data.store import Store
 from treadle.worker.transitions.machine import WorkerTransitions
 
@@ -50,24 +58,35 @@ class SimulatedWorker:
         resources: dict[str, float],
         cluster: dict[str, SimulatedWorker],
         fate: Fate,
+        duration_s: float,
+        pid: int,
+        nanny: str | None,
+        validate: bool,
     ) -> None:
         self.world = world
         self.name = name
         self.address = address
         self.nthreads = nthreads
         self.resources = resources
-        self.core = WorkerTransitions(f"host-of-{name}", resources, max_outgoing=2, max_request_bytes=100, validate=True)
+        self.core = WorkerTransitions(f"host-of-{name}", resources, max_outgoing=2, max_request_bytes=100, validate=validate)
         self.store: dict[Any, Any] = {}
         self._store = Store(self.store)
         self.functions: dict[int, Any] = {}
         self.alive = True
-        self.connected = True
         self.id = f"{name} at {address}"
-        #: Set by who connects it.
-        self.on_refused: Callable[[], None] = lambda: None
-        self.to_scheduler: Callable[[bytes], None] = lambda body: None
-        #: Its session at the scheduler, set by who connects it.
+        self.pid = pid
+        self.nanny = nanny
+        #: How long its tasks take, seconds on average.
+        self.duration_s = duration_s
+        #: Its stream, once it has one; and whether the scheduler at the other end has welcomed it.
+        self.connection: Connection | None = None
+        self.welcomed = False
+        #: Its session at the scheduler; 0 before it was welcomed for the first time.
         self.number = 0
+        #: Set by who has started it: called when it ends by itself.
+        self.on_end: Callable[[], None] = lambda: None
+        #: What its clock is ahead of the world's.
+        self.jumped_s = 0.0
         self._cluster = cluster
         self._fate = fate
         self._mailbox = Mailbox(world, self._take)
@@ -75,37 +94,51 @@ class SimulatedWorker:
         self._ready: list[tuple[Any, int, Execute]] = []
         self._held: dict[int, Execute] = {}
         self._turns = 0
-        self._running: set[int] = set()
+        #: id -> attempt.
+        self.running: dict[int, int] = {}
         self._threads_used = 0
         self._slow = world.random.random() < 0.2
 
+    @property
+    def connected(self) -> bool:
+        return self.alive and self.welcomed
+
+    def now(self) -> float:
+        return self.world.now + self.jumped_s
+
     # ------------------------------------------------------------------------------------------------ arrivals
 
-    def register(self) -> None:
-        self.to_scheduler(encode([self._registration()]))
-
-    def _registration(self) -> RegisterWorker:
-        return RegisterWorker(
-            self.id, self.address, self.name, f"host-of-{self.name}", self.nthreads, 0, self.resources, 1, "/", {}
+    def register(self, connection: Connection) -> None:
+        """For the first time, or again: then it says what is here."""
+        inventory = None
+        if self.number:
+            self._mailbox.flush()
+            if not self.alive:
+                connection.close()
+                return
+            self._perform([ExecutionsStarted(list(self.running))])
+            inventory = self.core.inventory(self.now())
+            inventory.functions = list(self.functions)
+        self.connection = connection
+        host = f"host-of-{self.name}"
+        connection.send(
+            encode(
+                [
+                    RegisterWorker(
+                        self.id, self.address, self.name, host, self.nthreads, 0, self.resources, self.pid, "/", {}, self.nanny, inventory
+                    )
+                ]
+            )
         )
 
-    def cut(self) -> None:
-        """The stream breaks; tasks go on."""
-        self.connected = False
-        self.to_scheduler = lambda body: None
+    def lose_connection(self) -> None:
+        """The stream is broken; tasks go on."""
+        self.connection = None
+        self.welcomed = False
 
-    def come_back(self, to_scheduler: Callable[[bytes], None]) -> None:
-        """There is another stream: say what is here."""
-        self._mailbox.flush()
-        if not self.alive:
-            return
-        self._perform([ExecutionsStarted(list(self._running))])
-        self.connected = True
-        self.to_scheduler = to_scheduler
-        message = self._registration()
-        message.inventory = self.core.inventory(self.world.now)
-        message.inventory.functions = list(self.functions)
-        to_scheduler(encode([message]))
+    def _to_scheduler(self, body: bytes) -> None:
+        if self.connection is not None:
+            self.connection.send(body)
 
     def receive(self, body: bytes) -> None:
         """A frame of the scheduler."""
@@ -121,6 +154,13 @@ class SimulatedWorker:
         self.alive = False
         self._mailbox.open = False
 
+    def _end(self) -> None:
+        """It closes in peace."""
+        self.die()
+        if self.connection is not None:
+            self.connection.close()
+        self.on_end()
+
     def _take(self, items: list[Any]) -> None:
         """One turn."""
         events: list[object] = []
@@ -133,35 +173,39 @@ class SimulatedWorker:
                 for id in item.ids:
                     del self.functions[id]
             elif isinstance(item, WorkerRefused):
-                self.die()
-                self.on_refused()
+                self._end()
                 return
             elif isinstance(item, CloseWorker):
-                raise AssertionError(f"nobody closes simulated workers: {item}")
+                self._to_scheduler(encode([LeaveWorker(item.reason)]))
+                self._end()
+                return
             elif isinstance(item, _Asked):
                 item.answer(self)
             else:
+                if isinstance(item, WorkerWelcome):
+                    self.number = item.number
+                    self.welcomed = True
                 events.append(item)
         if events:
             self._perform(events)
 
     def _perform(self, events: list[object]) -> None:
         """Hand the events to the core, and do what it says."""
-        out = self.core.handle(events, self.world.now)
+        out = self.core.handle(events, self.now())
         self._store.drop_all(out.drop)
         self._store.put_all(out.store.values())
         messages = out.messages()
         if messages:
-            self.to_scheduler(encode(messages))
+            self._to_scheduler(encode(messages))
         for spec in out.execute:
-            assert spec.id not in self._held and spec.id not in self._running, f"{spec.key!r} is executed twice at once on {self.name}"
+            assert spec.id not in self._held and spec.id not in self.running, f"{spec.key!r} is executed twice at once on {self.name}"
             self._turns += 1
             heappush(self._ready, (spec.priority, self._turns, spec))
             self._held[spec.id] = spec
         for fetch in out.fetch:
             self._fetch(fetch)
         if out.wake_at:
-            self.world.later(max(0.0, out.wake_at - self.world.now), lambda: self.say(Tick()))
+            self.world.later(max(0.0, out.wake_at - self.now()), lambda: self.say(Tick()))
         if out.take_back:
             taken = [id for id in dict.fromkeys(out.take_back) if id in self._held]
             kept = [id for id in dict.fromkeys(out.take_back) if id not in self._held]
@@ -185,30 +229,30 @@ class SimulatedWorker:
             if missing:
                 self.say(ExecutionUnready(id))
                 continue
-            self._running.add(id)
+            self.running[id] = spec.attempt
             self._threads_used += 1
             self._execute(spec)
 
     def _execute(self, spec: Execute) -> None:
         chance = self.world.random
-        duration = chance.expovariate(1 / (0.02 if self._slow else 0.002))
+        duration = chance.expovariate(1 / (10 * self.duration_s if self._slow else self.duration_s))
         start = self.world.now
         values = {key: self.store[key] for key in spec.dependencies or ()}
         seceded = [False]
 
         def started() -> None:
-            if spec.id in self._running:
+            if spec.id in self.running:
                 self.say(ExecutionsStarted([spec.id]))
 
         def secede() -> None:
-            if spec.id in self._running:
+            if spec.id in self.running:
                 seceded[0] = True
                 self._threads_used -= 1
                 self.say(ExecutionsSeceded([spec.id]))
                 self._start()
 
         def stop() -> None:
-            self._running.discard(spec.id)
+            self.running.pop(spec.id, None)
             if not seceded[0]:
                 self._threads_used -= 1
             self.say(self._outcome(spec, values, start))
@@ -276,7 +320,7 @@ class SimulatedWorker:
         left: dict[str, Any] = {
             "tasks": list(self.core.state.tasks.values()),
             "data": list(self.store),
-            "running": list(self._running),
+            "running": list(self.running),
             "ready": list(self._held),
             "functions": list(self.functions),
             "bytes": self.core.state.stored_bytes,

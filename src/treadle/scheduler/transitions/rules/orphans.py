@@ -189,8 +189,10 @@ def await_value(state: ClusterState, task: TaskState, out: Outbox) -> None:
     state.awaited[task] = state.now + state.limits.recovery_grace_s
 
 
-def give_up(client: ClientState, id: int, out: Outbox) -> None:
+def give_up(state: ClusterState, client: ClientState, id: int, out: Outbox) -> None:
     """Tell the client that its key is lost."""
+    if state.facts is not None:
+        state.facts.unwanted(client, id)
     out.cancelled(client, [id], LOST_IN_RESTART, LOST_IN_RESTART_TEXT)
 
 
@@ -199,7 +201,7 @@ def give_up_awaited(state: ClusterState, task: TaskState, out: Outbox) -> list[C
     del state.awaited[task]
     losers = list(task.who_wants)
     for client in losers:
-        give_up(client, task.id, out)
+        give_up(state, client, task.id, out)
     if task.waiters > 0 or task.later_dependents > 0:
         task.error = own_error(RuntimeError(f"{task.key!r}: {LOST_IN_RESTART_TEXT}"))
         task.blame = task

@@ -1,0 +1,208 @@
+"""One life of a simulated scheduler: the real core, sessions, turns and journal, without sockets, threads and clock."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+from treadle.comm.interface import Role
+from treadle.messages.codec import (
+    decode_client_to_scheduler,
+    decode_scheduler_to_client,
+    decode_scheduler_to_worker,
+    decode_worker_to_scheduler,
+)
+from treadle.messages.nanny import WorkerDied
+from treadle.messages.scheduler_local import CopyKeys, Retire, Tick
+from treadle.messages.worker_scheduler import CloseWorker
+from treadle.scheduler.liveness import Liveness, Nannies
+from treadle.scheduler.moving import LOOK_S
+from treadle.scheduler.policies import moving
+from treadle.scheduler.sessions import Arrival, Session, Sessions
+from treadle.scheduler.transitions.machine import Transitions
+from treadle.scheduler.transitions.state import Limits
+from treadle.scheduler.turns import Turns
+from treadle.testing.simulation.disk import Disk, SimulatedDirectory, SimulatedJournal, SimulatedWriter
+from treadle.testing.simulation.network import Connection, SimulatedLoop, World, _SchedulersEnd
+
+TICK_S = 0.5
+
+
+class SimulatedScheduler:
+    """``disk``: it has a journal there. ``validate_every``: turns between two looks at all invariants; 0: never.
+
+    Raises JournalError when the journal cannot be used.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        limits: Limits,
+        life: int,
+        disk: Disk | None,
+        compact_from_bytes: int,
+        validate_every: int,
+        ticking: Callable[[], bool],
+    ) -> None:
+        self.world = world
+        self.life = life
+        self.loop = SimulatedLoop(world)
+        self.core = Transitions(limits, f"life {life}")
+        self._validate_every = validate_every
+        self._turns_taken = 0
+        self._ticking = ticking
+        self._clock_offset_s = 0.0
+        self.sessions = Sessions(self.loop.as_loop(), self._on_turn, life)
+        self.turns = Turns(
+            self.core,
+            self.sessions,
+            self._now,
+            on_message=self._on_message,
+            on_ended=self._on_ended,
+            on_close=self._close_session,
+            on_failure=self._on_failure,
+        )
+        self._nannies = Nannies()
+        self._liveness = Liveness(self.core, self.sessions, self._nannies, self.turns.handle, None)
+        self.journal: SimulatedJournal | None = None
+        if disk is not None:
+            self.journal = SimulatedJournal(
+                SimulatedDirectory(disk),
+                self.core,
+                self.sessions,
+                self.loop.as_loop(),
+                compact_from_bytes=compact_from_bytes,
+                tell=self.turns.tell,
+                writer=SimulatedWriter,
+            )
+            if self.journal.recovery.records:
+                self._clock_offset_s = self.core.state.now - self.loop.time()
+            self.turns.journal = self.journal
+        self._series = 0
+        self._tick(0)
+
+    def _now(self) -> float:
+        return self.loop.time() + self._clock_offset_s
+
+    def accept(self, connection: Connection) -> None:
+        self.sessions.accept(connection.comm)
+
+    def kill(self, chance: Random) -> None:
+        """At once: nothing that it was about to do is done; what it has sent may arrive."""
+        self.loop.stopped = True
+        if self.journal is not None:
+            self.journal.kill()
+        for session in self.sessions.by_number.values():
+            assert isinstance(session.comm, _SchedulersEnd)
+            session.comm.vanish(chance)
+
+    # ------------------------------------------------------------------------------------------------- a turn
+
+    def _on_turn(self, arrivals: list[Arrival]) -> None:
+        if self.world.logging:
+            for arrival in arrivals:
+                self._note_arrival(arrival)
+        self._turns_taken += 1
+        self.core.state.limits.validate = self._validate_every > 0 and self._turns_taken % self._validate_every == 0
+        self.turns.take(arrivals)
+
+    def _note_arrival(self, arrival: Arrival) -> None:
+        session = arrival.session
+        name = f"{session.comm.peer_address[6:]} ({session.number})"
+        if not self.sessions.is_current(session):
+            return
+        if arrival.body is None:
+            self.world.note(f"{name} -> scheduler: the stream has ended")
+            return
+        decode: Any = decode_worker_to_scheduler if session.role is Role.WORKER else decode_client_to_scheduler
+        for message in decode(arrival.body):
+            self.world.note(f"{name} -> scheduler: {in_short(message)}")
+
+    def _on_message(self, session: Session, message: Any) -> None:
+        raise AssertionError(f"nobody sends {message} in simulations")
+
+    def _on_ended(self, number: int) -> None:
+        return
+
+    def _on_failure(self) -> None:
+        # The error that is being handled.
+        raise
+
+    def _close_session(self, number: int, reason: str) -> None:
+        session = self.sessions.by_number[number]
+        self.world.note(f"the scheduler closes {session.comm.peer_address[6:]}: {reason}")
+        assert reason in ("refused", "the client left", "retired"), f"{session.comm.peer_address} was closed: {reason}"
+        session.leaving = True
+        session.comm.abort()
+
+    def _tick(self, series: int) -> None:
+        """There is one series of ticks at a time."""
+        if not self.loop.stopped and series == self._series and self._ticking():
+            self.turns.tell(Tick())
+            self.world.later(TICK_S, lambda: self._tick(series))
+
+    # ------------------------------------------------------------------------------------- what else happens
+
+    def tell(self, message: Any) -> None:
+        """A local event."""
+        self.turns.tell(message)
+
+    def nanny_says(self, name: str, died: WorkerDied) -> None:
+        """The nanny of that name has seen the end of its process."""
+        number = next((number for number, id in self._nannies.by_number.items() if id == name), 0)
+        if not number:
+            number = -1 - len(self._nannies.by_number)
+            self._nannies.add(name, name, number)
+        self._liveness.process_ended(number, died)
+
+    def tick(self) -> None:
+        """Look at the clock, now and until nobody asks for it any more."""
+        self._series += 1
+        self._tick(self._series)
+
+    def retire(self, numbers: list[int]) -> None:
+        """Empty these workers, and close them; as ``scheduler.moving.Mover`` does. One that cannot be emptied stays."""
+        state = self.core.state
+        leaving = [state.by_number[number] for number in numbers if number in state.by_number]
+        self.tell(Retire([worker.number for worker in leaving]))
+        looks = [0]
+
+        def look() -> None:
+            if self.loop.stopped:
+                return
+            here = {worker: None for worker in leaving if state.by_number.get(worker.number) is worker}
+            looks[0] += 1
+            if all(moving.is_empty(worker, here) for worker in here):
+                for worker in here:
+                    session = self.sessions.by_number.get(worker.number)
+                    if session is not None:
+                        session.leaving = True
+                        self.sessions.send(worker.number, [CloseWorker("retired")], [])
+                    else:
+                        self.tell(Retire([worker.number], retiring=False))
+                return
+            moves, stuck = moving.plan_retirement(state, here)
+            for recipient, ids in moves:
+                self.tell(CopyKeys(recipient, ids))
+            if stuck or looks[0] > 100:
+                self.tell(Retire([worker.number for worker in here], retiring=False))
+                return
+            self.world.later(LOOK_S, look)
+
+        look()
+
+
+_BYTES = re.compile(r"b'(\\.|[^'\\])*'|b\"(\\.|[^\"\\])*\"")
+
+
+def in_short(message: Any) -> str:
+    """Without pickles: these say nothing to people, and depend on the order of sets."""
+    text = _BYTES.sub("...", repr(message))
+    return text if len(text) < 400 else text[:400] + "..."
+
+
+def decoded(role: Role, body: bytes) -> list[Any]:
+    """What a scheduler has sent to such a party."""
+    return list((decode_scheduler_to_worker if role is Role.WORKER else decode_scheduler_to_client)(body))

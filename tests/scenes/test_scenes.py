@@ -10,6 +10,8 @@ from treadle.testing.scenes.script import SceneError, parse
 
 FILES = sorted(Path(__file__).parent.rglob("*.scene"))
 HEAD = "A title\n\nWhy.\n\nunder test: scheduler\nworkers: w1\nclients: alice\n\n"
+WORKER = HEAD.replace("scheduler", "worker w1").replace("workers: w1", "workers: w1, w2")
+CLIENT = HEAD.replace("scheduler", "client alice")
 STEP = "alice -> scheduler: SubmitTasks a\n"
 ANSWER = "    scheduler -> w1: ComputeTasks a attempt 1\n"
 
@@ -35,6 +37,14 @@ def test_what_was_not_expected_fails():
     played = play_text(HEAD + STEP)
     assert not played.passed
     assert f"+{ANSWER.rstrip()}" in played.diff().splitlines()
+
+
+def test_what_a_worker_or_a_client_does_has_to_be_expected():
+    assert not play_text(WORKER + "scheduler -> w1: ComputeTasks t attempt 1\n").passed
+    assert play_text(WORKER + "scheduler -> w1: ComputeTasks t attempt 1\n    w1 executes t attempt 1\n    now t is ready\n").passed
+    submitted = CLIENT + "alice submits a\n    alice -> scheduler: SubmitTasks a\n"
+    assert not play_text(submitted).passed
+    assert play_text(submitted + "    alice -> scheduler: Sent frame 1\n    now a is pending\n").passed
 
 
 @pytest.mark.parametrize("claim", ["a is in memory at w1", "a is processing on w2", "a is forgotten", "nothing is left"])
@@ -70,6 +80,14 @@ def test_that_nothing_happens_may_be_said():
         HEAD + "w1 -> scheduler: TasksFinished a\n",
         HEAD + "bob -> scheduler: ReleaseKeys a\n",
         HEAD + STEP + "    now a sleeps\n",
+        HEAD + STEP + "all of it is on disk\n",
+        WORKER + "t returns\n",
+        WORKER + "scheduler -> w1: ComputeTasks t\n",
+        WORKER + "scheduler -> w1: ComputeTasks t attempt 1 (needs a)\n",
+        WORKER + "w2 -> w1: sends a\n",
+        CLIENT + "alice releases a\n",
+        CLIENT + "scheduler -> alice: KeysPending a\n",
+        CLIENT + "alice submits a\nscheduler -> alice: KeysInMemory a at w9\n",
     ],
 )
 def test_what_makes_no_sense_is_refused(text):

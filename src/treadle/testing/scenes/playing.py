@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from treadle.testing.scenes.client import ClientStage
 from treadle.testing.scenes.scheduler import SchedulerStage
 from treadle.testing.scenes.script import Played, Scene, SceneError, Stage, parse, play
 from treadle.testing.scenes.worker import WorkerStage
@@ -14,6 +15,8 @@ def stage_for(scene: Scene) -> Stage:
         return SchedulerStage(scene.settings)
     if kind == "worker" and name:
         return WorkerStage(name, scene.settings)
+    if kind == "client" and name:
+        return ClientStage(name, scene.settings)
     raise SceneError(f"under test is 'scheduler', 'worker w1' or 'client alice', not {scene.settings['under test']!r}")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from treadle.messages.client_scheduler import (
+    AttachKeys,
     CancelKeys,
     ClientPeers,
     ClientPeersGone,
@@ -60,7 +61,7 @@ Form = Callable[[Names, Any], str]
 
 
 def _keys(names: Names, ids: list[int]) -> str:
-    return ", ".join([names.key(id) for id in ids])
+    return ", ".join([names.key(id) for id in ids]) or "nothing"
 
 
 def _held(names: Names, holders: Any) -> str:
@@ -171,6 +172,7 @@ _FORMS: dict[type, Form] = {
     ReleaseKeys: _columns,
     CancelKeys: _columns,
     RetryKeys: _columns,
+    AttachKeys: _columns,
     ConfirmKeys: _columns,
     ReattachKeys: _columns,
     Sent: lambda names, message: f"frame {message.sequence}",

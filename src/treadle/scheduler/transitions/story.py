@@ -17,12 +17,17 @@ class Story:
         self.count: int = 0
         self._keys: list[Any] = [None] * length
         self._moves: list[int] = [0] * length
-        self._moment: tuple[str, float] = ("", 0.0)
-        self._moments: list[tuple[str, float]] = [self._moment] * length
+        #: (cause, time). Not typed as a pair: compiled, that would be stored without an object, and each note would make one.
+        self._moment: Any = ("", 0.0)
+        self._moments: list[Any] = [self._moment] * length
 
     def begin(self, cause: str, now: float) -> None:
         """What is noted from here on was set off by the event of that name."""
-        self._moment = (cause, now)
+        before, then = self._moment
+        if now != then or cause != before:
+            # Not one for each of many events at a time: each would stay as long as the ring does not come round, and a few bytes
+            # here and there keep whole arenas of memory from being given back.
+            self._moment = (cause, now)
 
     def note(self, key: Any, start: int, finish: int) -> None:
         at = self.position

@@ -96,7 +96,7 @@ class WorkerOutbox:
         self._given_back_attempts: list[int] = []
         self._kept: list[int] = []
         self._replicas_added: dict[int, None] = {}
-        self._replicas_dropped: list[int] = []
+        self._replicas_dropped: dict[int, None] = {}
         self._missing: list[int] = []
         self._missing_holders: list[int] = []
 
@@ -141,7 +141,7 @@ class WorkerOutbox:
         self._replicas_added[id] = None
 
     def replica_dropped(self, id: int) -> None:
-        self._replicas_dropped.append(id)
+        self._replicas_dropped[id] = None
 
     def missing(self, id: int, holder: int) -> None:
         self._missing.append(id)
@@ -202,7 +202,7 @@ class WorkerOutbox:
         if self._rescheduled:
             messages.append(TasksRescheduled(self._rescheduled, self._rescheduled_attempts))
         if self._replicas_dropped:
-            messages.append(ReplicasDropped(self._replicas_dropped))
+            messages.append(ReplicasDropped(list(self._replicas_dropped)))
         if self._missing:
             messages.append(ReplicasMissing(self._missing, self._missing_holders))
         if self._given_back or self._kept:

@@ -238,6 +238,11 @@ def fill(state: ClusterState, out: Outbox) -> None:
                 share = max(share, int(sqrt(state.queue.live * SHARE_COST_S / duration)))
         left -= 1
         worker = next(iter(state.roomy))
+        if worker.processing and state.idle:
+            # One that has nothing to do comes first: else it would be given what the others have not begun, a round trip later.
+            empty = next(iter(state.idle))
+            if not empty.processing and empty in state.roomy:
+                worker = empty
         given = 0
         full = False
         while given < share:

@@ -177,3 +177,18 @@ def test_what_is_lost_stays_lost_and_knows_why(env):
     # Somebody scatters it anew.
     env.hear(KeysInMemory(7, "int", [a.id]))
     assert (a.status, a.failure) == (FINISHED, None)
+
+
+def test_at_another_scheduler_a_key_has_its_own_id_again(env):
+    """What the one before called it may stand for something else there, or for nothing."""
+    a, b = env.add("a", "b")
+    own, theirs = a.id, (1 << 32) + 9
+    env.hear(KeysAliased([own], [theirs]))
+    env.ledger.take_own_ids()
+    assert a.id == own and env.ledger.by_id == {own: a, b.id: b}
+    env.hear(KeysCancelled([theirs], "the user's reason", None))
+    assert a.status is PENDING
+    env.hear(KeysAliased([own], [theirs]))
+    assert env.ledger.release([a]) == [theirs]
+    env.ledger.take_own_ids()
+    assert env.ledger.by_id == {b.id: b}

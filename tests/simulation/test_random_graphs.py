@@ -10,9 +10,12 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from treadle.testing.simulation.cluster import Cluster
 from treadle.testing.simulation.graphs import SHAPES
-from treadle.testing.simulation.scenario import Scenario, scenario_of
-from treadle.testing.simulation.trial import simulate
+from treadle.testing.simulation.scenario import Scenario, Step, scenario_of
+from treadle.testing.simulation.shrinking import check, literal, shrink
+from treadle.testing.simulation.speed import measure
+from treadle.testing.simulation.trial import SimulationFailure, simulate
 
 #: Seeds that have failed once, and what they found.
 FAILED = {
@@ -26,6 +29,46 @@ FAILED = {
     219: "a client that came back while the disk was slow was given up, and never welcomed",
     234: "a client that was given up, and whose welcome got lost, was taken for known",
 }
+
+#: The smallest scenarios that were found for what failed once.
+FOUND = [
+    # A client that waited for the disk, and left before it was welcomed, was never given up by the next scheduler.
+    Scenario(
+        619,
+        clients=2,
+        journal=True,
+        compaction_bytes=4000,
+        grace_s=5.0,
+        recovery_grace_s=2.0,
+        script=(
+            Step(0.06, "submit", 1),
+            Step(0.1, "cut all", 2),
+            Step(0.2, "cut all", 3),
+            Step(0.25, "kill client", 4),
+            Step(0.6, "kill scheduler", 5),
+        ),
+    ),
+    # A cancellation that was sent again was answered once more, and that took the key that the client had submitted anew meanwhile.
+    Scenario(
+        1452,
+        tasks=50,
+        shape="layers",
+        workers=5,
+        chunks=4,
+        slowness=5.0,
+        journal=True,
+        script=(
+            Step(0.078686, "submit", 499180),
+            Step(0.102893, "cancel", 446448),
+            Step(0.128192, "cancel", 672914),
+            Step(0.131768, "release", 374269),
+            Step(0.141799, "submit", 932736),
+            Step(0.142126, "cut one way", 163271),
+            Step(0.156086, "cut", 571922),
+            Step(0.246622, "kill scheduler", 981911),
+        ),
+    ),
+]
 
 share = st.sampled_from([0.0, 0.05, 0.3])
 scenarios = st.builds(
@@ -80,12 +123,33 @@ def test_what_is_wanted_is_computed_and_nothing_is_left(scenario: Scenario) -> N
 @pytest.mark.parametrize("block", range(20))
 def test_everything_at_once(block: int) -> None:
     for seed in range(25 * block, 25 * block + 25):
-        simulate(scenario_of(seed))
+        check(seed)
 
 
 @pytest.mark.parametrize("seed", FAILED)
 def test_seeds_that_failed_before(seed: int) -> None:
-    simulate(scenario_of(seed))
+    check(seed)
+
+
+@pytest.mark.parametrize("scenario", FOUND, ids=lambda scenario: f"seed {scenario.seed}")
+def test_small_scenarios_that_failed_before(scenario: Scenario) -> None:
+    simulate(scenario)
+
+
+def test_what_fails_is_made_smaller_and_printed_as_a_literal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It fails when a client goes: of all that happens only that is left."""
+
+    def fail(*args: object, **options: object) -> None:
+        raise AssertionError("a client was lost")
+
+    monkeypatch.setattr(Cluster, "lose_client", fail)
+    seed = next(seed for seed in range(100) if any(step.what == "kill client" for step in scenario_of(seed).script or ()))
+    with pytest.raises(SimulationFailure) as caught:
+        simulate(scenario_of(seed))
+    small = shrink(caught.value).scenario
+    assert [step.what for step in small.script or ()] in (["kill client"], ["leave"])
+    assert (small.tasks, small.clients, small.workers) == (1, 1, 1)
+    assert eval(literal(small), {"Scenario": Scenario, "Step": Step}) == small
 
 
 def _log(seed: int, hash_seed: str) -> str:
@@ -108,3 +172,14 @@ def test_a_seed_gives_the_same_messages_under_every_hash_seed(seed: int) -> None
 def test_command_says_how_many_seeds_passed() -> None:
     done = subprocess.run([sys.executable, "-m", "treadle.testing.simulation", "--seeds", "3"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and "3 of 3 seeds passed" in done.stdout
+
+
+def test_command_runs_a_seed_again_and_prints_what_happens() -> None:
+    command = [sys.executable, "-m", "treadle.testing.simulation", "--replay", "3"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "RegisterWorker" in done.stdout and "1 of 1 seeds passed" in done.stdout
+
+
+def test_speed_is_measured() -> None:
+    speed = measure(200)
+    assert speed.tasks == 200 and speed.simulated_s > 0 and speed.steps > 200

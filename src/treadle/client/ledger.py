@@ -112,6 +112,8 @@ class Ledger:
         self.states: dict[Key, KeyState] = {}
         #: Live states by the id that the scheduler uses. Same states as in ``states``.
         self.by_id: dict[int, KeyState] = {}
+        #: Of live states that the scheduler calls otherwise than this client did: that id -> the client's own.
+        self.own_ids: dict[int, int] = {}
 
     # ------------------------------------------------------------------------------------------ numbers
 
@@ -190,8 +192,18 @@ class Ledger:
                 self._bury(state)
         return gone
 
+    def take_own_ids(self) -> None:
+        """The other names are those of a scheduler that may be gone: the one that is there says which it uses."""
+        for id, own in self.own_ids.items():
+            state = self.by_id.pop(id)
+            state.id = own
+            self.by_id[own] = state
+        self.own_ids.clear()
+
     def _bury(self, state: KeyState) -> None:
         del self.by_id[state.id]
+        if self.own_ids:
+            self.own_ids.pop(state.id, None)
         del self.states[state.key]
         state.id = 0
 
@@ -284,6 +296,7 @@ class Ledger:
         if state is not None:
             state.id = canonical
             self.by_id[canonical] = state
+            self.own_ids[canonical] = self.own_ids.pop(id, id)
 
     def finish(self, state: KeyState, worker: int, type_name: str, wake: list[Waiter]) -> None:
         """This client put the value on that worker itself."""

@@ -226,6 +226,7 @@ class Session:
         """Under the lock."""
         self.scheduler_id = message.scheduler_id
         if self.welcomed:
+            self.ledger.take_own_ids()
             self._returned = message
         else:
             self._take_number(message.number)

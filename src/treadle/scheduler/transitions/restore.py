@@ -117,6 +117,7 @@ def end_of_restoring(state: ClusterState, first_attempt: int) -> None:
         client.disconnected_at = now + max(0.0, grace - state.limits.client_grace_s)
         client.durable = client.received
         client.acknowledged = client.received
+        client.returning = None
         state.absent_clients[client] = None
     for worker in state.workers.values():
         worker.disconnected_at = now + max(0.0, grace - state.limits.worker_grace_s)
@@ -220,6 +221,7 @@ def _client(state: ClusterState, fact: Any) -> None:
     client.generation = fact.generation
     client.submitted_at = fact.submitted_at
     client.received = fact.received
+    client.durable = fact.received
     client.stranger = fact.stranger
     client.last_seen = state.now
     state.clients[client.id] = client

@@ -96,6 +96,7 @@ class SimulatedClient:
     def _settle_return(self, welcome: ClientWelcome) -> None:
         """As a session does."""
         assert welcome.number == self.number, "it keeps its number"
+        self.ledger.take_own_ids()
         if welcome.known:
             self._sent.received(welcome.received)
         else:

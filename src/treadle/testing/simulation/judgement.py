@@ -75,7 +75,8 @@ class _Judge:
         asked_for = bool(ancestors & (cluster.forced | client.cancelled)) or cluster.restarted
         # It had attached too late; what it referred to was forgotten, and so is all that was to come of it.
         lost_name = reason in ("already forgotten", "lost dependencies") and bool(ancestors & client.attached)
-        refused = reason == "lost dependencies" and cluster.disk is not None and cluster.disk.refusals
+        # The disk was full; the client may have been away when it was told so.
+        refused = reason in ("lost dependencies", "already forgotten") and cluster.disk is not None and cluster.disk.refusals
         # It knew the key by the name that another client gave it, to a scheduler that died before it had written that down.
         if cluster.schedulers_killed and len(cluster.everybody) > 1:
             lost_name = lost_name or reason in ("already forgotten", "lost dependencies")
@@ -130,6 +131,10 @@ def nothing_is_left(cluster: Cluster) -> None:
         assert not party.left_over(), f"left on {party.name}: {party.left_over()}"
     if cluster.disk is not None:
         told = told_by(cluster.disk).state
+        if told.fire_and_forget.wants_what:
+            # Of a value with a recipe it knows one copy: it takes what was there all the time for lost, and may have it made once more.
+            assert cluster.killed or cluster.cuts or cluster.retirements, f"to be done: {list(told.fire_and_forget.wants_what)}"
+            return
         rows = [*told.tasks, *told.functions, *[task for worker in told.workers.values() for task in worker.has_what]]
         assert not rows, f"left in the journal: {rows}"
         assert len(told.workers) == cluster.scenario.workers, f"{len(told.workers)} workers are in the journal"

@@ -26,8 +26,11 @@ class SimulationFailure(AssertionError):
         self.log = log
 
     def __str__(self) -> str:
-        tail = "\n".join(self.log[-60:])
-        return f"{self.scenario}\n\n{tail}\n\n{self.what}"
+        return f"{self.scenario}\n\n{self.tail()}\n\n{self.what}"
+
+    def tail(self, lines: int = 60) -> str:
+        """What had happened before."""
+        return "\n".join(self.log[-lines:])
 
 
 def simulate(scenario: Scenario, *, validate_every: int | None = None, logging: bool = False) -> Cluster:

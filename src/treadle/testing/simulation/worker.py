@@ -238,6 +238,7 @@ class SimulatedWorker:
         duration = chance.expovariate(1 / (10 * self.duration_s if self._slow else self.duration_s))
         start = self.world.now
         values = {key: self.store[key] for key in spec.dependencies or ()}
+        function = self.functions[spec.function] if spec.function else None
         seceded = [False]
 
         def started() -> None:
@@ -255,7 +256,7 @@ class SimulatedWorker:
             self.running.pop(spec.id, None)
             if not seceded[0]:
                 self._threads_used -= 1
-            self.say(self._outcome(spec, values, start))
+            self.say(self._outcome(spec, function, values, start))
             if self.alive:
                 self._start()
 
@@ -265,12 +266,12 @@ class SimulatedWorker:
                 self.world.later(0.008, secede)
         self.world.later(duration, stop)
 
-    def _outcome(self, spec: Execute, values: dict[Any, Any], start: float) -> Any:
+    def _outcome(self, spec: Execute, function: Any, values: dict[Any, Any], start: float) -> Any:
         """What calling it comes to: nothing is simulated about that."""
         try:
             self._fate(spec.key)
-            if spec.function:
-                value = call_with(self.functions[spec.function], spec.payload, (), list(values.values()))
+            if function is not None:
+                value = call_with(function, spec.payload, (), list(values.values()))
             else:
                 value = load_node(spec.payload, ())(values)
         except Reschedule:

@@ -7,9 +7,19 @@ import pytest
 
 from treadle.client import computing
 from treadle.client.client import Client
+from treadle.client.futures import Future
 from treadle.client.session import Session
-from treadle.messages.client_scheduler import ClientWelcome, ConfirmKeys, ForgetFunctions, SubmitTasks
+from treadle.messages.client_scheduler import (
+    ClientWelcome,
+    ConfirmKeys,
+    ForgetFunctions,
+    KeysErred,
+    KeysInMemory,
+    KeysLost,
+    SubmitTasks,
+)
 from treadle.messages.codec import decode_client_to_scheduler, encode
+from treadle.serialize.errors import dump_error
 
 LIMIT_S = 30
 NUMBER = 7
@@ -177,6 +187,20 @@ def test_a_key_that_another_thread_submits_while_a_graph_is_prepared(monkeypatch
         wanted = [id for message in wire.of(SubmitTasks) for id in (message.ids if message.wanted is None else message.wanted)]
         # One of the two ids is one that the client will release.
         assert [id for id in wanted if id in row] == [future.state.id]
+
+    alone(test)
+
+
+def test_a_future_of_a_lost_value_says_why():
+    async def test(client):
+        client.hear(ClientWelcome(NUMBER, "scheduler"))
+        future = Future("x", client)
+        client.hear(KeysInMemory(1, "int", [future.state.id]))
+        client.hear(KeysLost([future.state.id]))
+        client.hear(KeysErred([future.state.id], dump_error(RuntimeError("the last copy is gone")), "x"))
+        assert (future.status, future.done()) == ("lost", True)
+        with pytest.raises(RuntimeError, match="the last copy is gone"):
+            await future
 
     alone(test)
 

@@ -16,11 +16,9 @@ from typing import Any
 from setuptools import setup
 from setuptools.command.build_ext import build_ext
 
-#: One compiled unit, so that calls between its modules are direct. Pure code only; ``msgspec`` classes stay outside.
+#: One compiled unit, so that calls between its modules are direct: what gains by it (docs/adr/0002), and pure code only.
 COMPILED = [
     "src/treadle/scheduler/transitions/**/*.py",
-    "src/treadle/worker/transitions/**/*.py",
-    "src/treadle/client/ledger.py",
     "src/treadle/client/order.py",
     "src/treadle/utils/keys.py",
 ]

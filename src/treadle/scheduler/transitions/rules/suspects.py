@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from treadle.scheduler.transitions.durations import settle
 from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.placement import assign, is_restricted, valid_workers
 from treadle.scheduler.transitions.records import QUEUED, WAITING, TaskState, WorkerState
@@ -36,6 +37,8 @@ def set_aside(state: ClusterState, task: TaskState, out: Outbox) -> None:
 
 def place_suspects(state: ClusterState, out: Outbox) -> None:
     """Send suspects to workers that are theirs and have run empty; find workers for the others."""
+    # So that a worker that has just come is seen before the queue fills it.
+    settle(state)
     for worker, task in list(state.reserved.items()):
         if task.state != QUEUED:
             continue

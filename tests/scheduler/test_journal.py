@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import stat
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from treadle.comm.registry import connect
 from treadle.comm.security import Security, find_secret
 from treadle.config import secret_settings
 from treadle.exceptions import JournalError
+from treadle.journal import writer
 from treadle.journal.directory import Directory
 from treadle.journal.format import Header, pack_header
 from treadle.messages.base import TaskError
@@ -34,6 +36,7 @@ from treadle.messages.client_scheduler import (
     KeysErred,
     KeysInMemory,
     KeysPending,
+    KeysScattered,
     Query,
     Received,
     RegisterClient,
@@ -44,6 +47,7 @@ from treadle.messages.client_scheduler import (
 from treadle.messages.codec import decode_scheduler_to_client, decode_scheduler_to_worker, encode
 from treadle.messages.worker_scheduler import (
     ComputeTasks,
+    DropKeys,
     Inventory,
     RegisterWorker,
     TaskErred,
@@ -52,6 +56,7 @@ from treadle.messages.worker_scheduler import (
     WorkerWelcome,
 )
 from treadle.scheduler.server import Scheduler
+from treadle.scheduler.transitions.records import MEMORY
 
 SECURITY = Security.temporary()
 LIMIT_S = 60
@@ -304,6 +309,87 @@ def test_buffers_of_payloads_are_kept(tmp_path: Path) -> None:
             buffers = after.tasks["big"].buffers
             assert buffers is not None
             assert [bytes(buffer) for buffer in buffers] == [big, b"small"]
+
+    asyncio.run(scene())
+
+
+def test_scattered_data_is_dropped_when_the_journal_says_that_nobody_wants_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Else a scheduler that dies before would leave another one that still wants it, and a worker that has it no more.
+    disk_works = threading.Event()
+    disk_works.set()
+    real = writer._sync
+
+    def sync(file: int) -> None:
+        assert disk_works.wait(LIMIT_S)
+        real(file)
+
+    monkeypatch.setattr(writer, "_sync", sync)
+
+    async def scene() -> None:
+        async with AsyncExitStack() as stack:
+            scheduler = await stack.enter_async_context(a_scheduler(tmp_path / "j"))
+            stack.callback(disk_works.set)
+            client, welcome = await a_client(scheduler)
+            worker, worker_welcome = await a_worker(scheduler)
+            data, recipe = welcome.number << 32 | 100, welcome.number << 32 | 1
+            client.send(DefineFunctions([welcome.number << 32 | 1], ["f"], [b"body"]), *submission(welcome.number, 1))
+            client.send(KeysScattered([data], ["data"], [[worker_welcome.number]], [8], ["int"]), Sent(1, True))
+            worker.send(finished(await worker.get(ComputeTasks), [recipe]))
+            await client.received(1)
+            await until(lambda: scheduler.tasks["k-1"].state == MEMORY)
+            disk_works.clear()
+            client.send(ReleaseKeys([data, recipe]), Sent(2, True))
+            # What can be made again goes at once.
+            assert (await worker.get(DropKeys)).ids == [recipe]
+            assert not scheduler.tasks
+            assert not [message for message in worker.inbox if isinstance(message, DropKeys)]
+            disk_works.set()
+            assert (await worker.get(DropKeys)).ids == [data]
+            await client.received(2)
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("knows_worker", [True, False])
+@pytest.mark.parametrize("worker_first", [True, False])
+def test_data_survives_whose_news_did_not_reach_the_disk(tmp_path: Path, knows_worker: bool, worker_first: bool) -> None:
+    async def scene() -> None:
+        async with AsyncExitStack() as stack:
+            scheduler = await stack.enter_async_context(a_scheduler(tmp_path / "j"))
+            client, welcome = await a_client(scheduler)
+            client.send(FireAndForget([]), Sent(1, True))
+            await client.received(1)
+            journal = copied(tmp_path / "j")
+            _worker, worker_welcome = await a_worker(scheduler)
+            if knows_worker:
+                client.send(FireAndForget([]), Sent(2, True))
+                await client.received(2)
+                shutil.rmtree(journal)
+                journal = copied(tmp_path / "j")
+            data = welcome.number << 32 | 100
+            scattered = KeysScattered([data], ["data"], [[worker_welcome.number]], [8], ["int"])
+
+            after = await stack.enter_async_context(a_scheduler(journal))
+
+            async def worker_comes() -> Party:
+                # It was handed over long ago: the inventory does not say that news of it may be on their way.
+                return (await a_worker(after, "w", inventory({data: "data"})))[0]
+
+            async def client_comes() -> None:
+                again, back = await a_client(after, welcome.number)
+                assert back.known
+                again.send(scattered, ConfirmKeys([data]), Sent(3, True))
+                await until(lambda: "data" in after.tasks)
+
+            if worker_first:
+                worker = await worker_comes()
+                await client_comes()
+            else:
+                await client_comes()
+                worker = await worker_comes()
+            await until(lambda: after.tasks["data"].state == MEMORY)
+            assert [holder.name for holder in after.tasks["data"].who_has] == ["w"]
+            assert not [message for message in worker.inbox if isinstance(message, DropKeys)]
 
     asyncio.run(scene())
 

@@ -17,6 +17,7 @@ from treadle.messages.client_scheduler import ClientRefused, KeysCancelled, Sent
 from treadle.messages.codec import encode
 from treadle.messages.journal import ClientGone, FrameFact, WorkerGone, encode_fact
 from treadle.messages.scheduler_local import FramesDurable
+from treadle.messages.worker_scheduler import DropKeys
 from treadle.scheduler.recovery import DURABLE, Recovery, recover
 from treadle.scheduler.sessions import Arrival, Sessions
 from treadle.scheduler.transitions.machine import Event, Transitions
@@ -69,6 +70,8 @@ class Journal:
         self._tell = tell
         #: (number of a record, client, number of its frame): to be told when that record is durable.
         self._promises: deque[tuple[int, int, int]] = deque()
+        #: (number of a record, worker, id): values to be dropped when that record is durable.
+        self._drops: deque[tuple[int, int, int]] = deque()
         self._compaction: asyncio.Task[None] | None = None
         self.compactions = 0
         try:
@@ -150,6 +153,13 @@ class Journal:
                 if self._writer.durable == self._writer.appended:
                     self._loop.call_soon(self._on_durable, self._writer.durable)
 
+    def drop_when_durable(self, drops: list[tuple[int, int]]) -> None:
+        """(worker, id): values that cannot be made again. Told to the workers when all is on disk that has led to it."""
+        for number, id in drops:
+            self._drops.append((self._writer.appended, number, id))
+        if self._writer.durable == self._writer.appended:
+            self._loop.call_soon(self._on_durable, self._writer.durable)
+
     def record(self, facts: list[Any], now: float) -> None:
         """Write the facts of one turn, all at once, soon. ``now`` is the time that the core was told."""
         append = self._writer.append
@@ -170,6 +180,13 @@ class Journal:
             found[client] = sequence
         if found:
             self._tell(FramesDurable(list(found), list(found.values())))
+        drops: dict[int, list[int]] = {}
+        while self._drops and self._drops[0][0] <= count:
+            _record, worker, id = self._drops.popleft()
+            if self._core.is_dropped(id):
+                drops.setdefault(worker, []).append(id)
+        for worker, ids in drops.items():
+            self._sessions.send(worker, [DropKeys(ids)], [])
 
     def _on_failure(self, reason: str | None) -> None:
         if reason is None:

@@ -147,6 +147,8 @@ class Turns:
             return
         if self.journal is not None:
             self.journal.keep(events, turned.facts, now)
+            if turned.late_drops:
+                self.journal.drop_when_durable(turned.late_drops)
         for number, messages, frames in turned.sends:
             self._sessions.send(number, messages, frames)
         for number, reason in turned.closes:

@@ -211,7 +211,7 @@ def scatter_keys(state: ClusterState, client: ClientState, message: Any, tasks: 
                 out.erred_for(client, task)
             elif state.orphans and claim(state, task, False, out):
                 pass
-            elif task.state == RELEASED and not task.has_recipe and client.stranger and (is_recovering(state) or state.restoring):
+            elif task.state == RELEASED and not task.has_recipe and _may_come(state, client):
                 # Those workers served an earlier scheduler, and may come with the value.
                 await_value(state, task, out)
                 out.pending(task)
@@ -286,6 +286,11 @@ def check_keys(message: Any) -> None:
 def is_of_before(state: ClusterState, client: ClientState, id: int, wire: Any) -> bool:
     """Whether the client gave that id to that key before it was given up; others have kept the task."""
     return client.stranger and state.by_id[id].key == key_from_wire(wire)
+
+
+def _may_come(state: ClusterState, client: ClientState) -> bool:
+    """Whether workers that nobody knows here may be on their way: the scheduler before may not have lived to write of them."""
+    return state.restoring or (is_recovering(state) and (client.stranger or state.is_successor))
 
 
 def check_scatter(state: ClusterState, client: ClientState, message: Any) -> None:

@@ -13,6 +13,8 @@ class Facts:
 
     def __init__(self) -> None:
         self.items: list[Any] = []
+        #: (number of a worker, id): values that it is to drop when all facts so far are on disk.
+        self.late_drops: list[tuple[int, int]] = []
         #: The last item, as long as it is a MemoryFact of that worker.
         self._worker: int = 0
         self._ids: list[int] = []
@@ -68,6 +70,15 @@ class Facts:
         error = task.error
         assert error is not None
         self.add(ErredFact(task.id, error))
+
+    def drop_later(self, task: TaskState, worker: WorkerState) -> None:
+        self.late_drops.append((worker.number, task.id))
+
+    def take_late_drops(self) -> list[tuple[int, int]]:
+        drops = self.late_drops
+        if drops:
+            self.late_drops = []
+        return drops
 
     def take(self) -> list[Any]:
         items = self.items

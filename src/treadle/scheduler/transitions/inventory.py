@@ -122,7 +122,8 @@ class Reconciliation:
             task = self._find(id, inventory.keys[row])
             # Put there of late by a client that has not said so: under a key that is known it may be another value, which replaces that.
             is_fresh = id in fresh and (self.known if task is None else task.id != id)
-            if is_fresh or (task is None and not self.known):
+            # What was not yet in the journal when the scheduler before died, clients send again.
+            if is_fresh or (task is None and (not self.known or (state.is_successor and is_recovering(state)))):
                 orphan = Orphan(worker, id)
                 orphan.nbytes = nbytes
                 orphan.type_name = type_name

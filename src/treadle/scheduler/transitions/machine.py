@@ -101,6 +101,8 @@ class Turned:
         self.closes: list[tuple[int, str]] = []
         #: What must outlive the scheduler, in order: messages of ``messages.journal``, and records of events. Empty without a journal.
         self.facts: list[Any] = []
+        #: (number of a worker, id): values to be dropped when these facts are durable, see ``is_dropped``.
+        self.late_drops: list[tuple[int, int]] = []
 
 
 class Transitions:
@@ -119,6 +121,11 @@ class Transitions:
         self.state.facts = Facts()
 
     # --------------------------------------------------------------------------------- what it knows, readable
+
+    def is_dropped(self, id: int) -> bool:
+        """Whether still no worker is to hold the value with that id."""
+        task = self.state.by_id.get(id)
+        return task is None or task.state == RELEASED
 
     @property
     def tasks(self) -> dict[Any, TaskState]:
@@ -217,6 +224,7 @@ class Transitions:
             validate(state)
         if state.facts is not None:
             turned.facts = state.facts.take()
+            turned.late_drops = state.facts.take_late_drops()
         shrink_tasks(state)
         turned.sends = out.flush()
         return turned

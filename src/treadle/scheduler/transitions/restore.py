@@ -102,6 +102,7 @@ def end_of_restoring(state: ClusterState, first_attempt: int) -> None:
     grace = state.limits.recovery_grace_s
     state.restoring = False
     state.started_at = now
+    state.is_successor = len(state.clients) > 0 or len(state.workers) > 0
     for task in state.tasks.values():
         task.attempt = first_attempt
         if task.state == MEMORY and not task.has_recipe:

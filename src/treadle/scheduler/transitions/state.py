@@ -139,6 +139,8 @@ class ClusterState:
         #: Workers of another scheduler are still to come back: until then, at the latest, nothing is assigned.
         self.holding: bool = False
         self.hold_until: float = 0.0
+        #: There were parties in the journal: they may bring what the scheduler before did not live to write down.
+        self.is_successor: bool = False
 
         #: How the workers died that were executing a task; keys are the tasks with ``suspicious`` > 0.
         self.deaths: dict[TaskState, list[Any]] = {}

@@ -6,7 +6,6 @@ import contextlib
 import faulthandler
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -51,7 +50,7 @@ class Run:
                 told = threading.Thread(target=lambda: self.say(explain()), daemon=True)
                 told.start()
                 told.join(20)
-                faulthandler.dump_traceback(sys.__stderr__)
+                faulthandler.dump_traceback(2)
                 end()
             finally:
                 os._exit(TIME_LIMIT)

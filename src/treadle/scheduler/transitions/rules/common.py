@@ -99,11 +99,16 @@ def drop_copies(state: ClusterState, task: TaskState, out: Outbox) -> None:
             out.drop(task, worker)
     if state.scarce:
         state.scarce.pop(task, None)
+    # What cannot be made again is kept until the journal says that nobody wants it: another scheduler may not know that.
+    facts = None if task.has_recipe else state.facts
     for worker in task.who_has:
         del worker.has_what[task]
         worker.nbytes -= task.nbytes
         state.total_nbytes -= task.nbytes
         if task.options is not None and task.options.actor:
             worker.actors.pop(task, None)
-        out.drop(task, worker)
+        if facts is None:
+            out.drop(task, worker)
+        else:
+            facts.drop_later(task, worker)
     task.who_has = NO_WORKERS

@@ -176,3 +176,21 @@ def test_a_worker_with_a_millisecond_of_them_is_left_for_another() -> None:
 def test_longer_tasks_do_not_gather() -> None:
     scene = scene_of_pairs(16, default_task_durations_s={"long": 0.01}, work_stealing=False)
     assert sorted(set(pairs_of(scene, "long", 16))) == [f"w{at}" for at in range(8)]
+
+
+@pytest.mark.parametrize(("duration", "homes"), [(0.00002, 1), (0.01, 3)])
+def test_short_tasks_one_after_the_other_stay_at_one_worker_longer_ones_spread(duration: float, homes: int) -> None:
+    scene = scene_with("w1", "w2", "w3", default_task_durations_s={"x": duration})
+    seen = set()
+    for at in range(6):
+        scene.submit(f"x-{at}")
+        seen.add(scene.where(f"x-{at}"))
+        scene.finish(f"x-{at}", on=scene.where(f"x-{at}"), duration=duration)
+    assert len(seen) == homes
+
+
+def test_a_short_task_leaves_a_worker_that_is_busy() -> None:
+    scene = scene_with("w1", "w2", default_task_durations_s={"x": 0.00002})
+    scene.submit("x-0")
+    scene.submit("x-1")
+    assert {scene.where("x-0"), scene.where("x-1")} == {"w1", "w2"}

@@ -228,6 +228,7 @@ def fill(state: ClusterState, out: Outbox) -> None:
     settle(state)
     #: Of the workers that had room when the round began, how many are still to be looked at; tasks for each of them.
     left = share = 0
+    lone = False
     while state.queue.live and state.roomy:
         if left == 0:
             left = len(state.roomy)
@@ -236,6 +237,7 @@ def fill(state: ClusterState, out: Outbox) -> None:
             if first is not None:
                 duration = expected_duration(state, first.group.prefix)
                 share = max(share, int(sqrt(state.queue.live * SHARE_COST_S / duration)))
+                lone = state.queue.live == 1 and duration < SHARE_COST_S
         left -= 1
         worker = next(iter(state.roomy))
         if worker.processing and state.idle:
@@ -243,6 +245,13 @@ def fill(state: ClusterState, out: Outbox) -> None:
             empty = next(iter(state.idle))
             if not empty.processing and empty in state.roomy:
                 worker = empty
+        if lone:
+            # Short tasks that come one after the other go to the same worker as long as it is idle: what it made before is mostly to
+            # be dropped at the same time, and one process that wakes up is enough.
+            before = state.gathering_at
+            if before is not None and before in state.idle and before in state.roomy:
+                worker = before
+            state.gathering_at = worker
         given = 0
         full = False
         while given < share:

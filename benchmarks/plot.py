@@ -68,8 +68,8 @@ def _tasks(axes: Any, runs: Runs, names: list[str]) -> None:
             axes.scatter(across, down, s=52 if system == TREADLE else 34, color=colour, marker=MARKERS[system], label=system, zorder=3)
     _clean(axes, names, "What a task costs", "wall time for each task; further left is better")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f} µs" if value < 1e3 else f"{value / 1e3:,.0f} ms")
-    tight = {"frameon": False, "fontsize": 9, "borderaxespad": 0, "handletextpad": 0.2, "columnspacing": 1.2}
-    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=4, **tight)
+    tight = {"frameon": False, "fontsize": 9, "borderaxespad": 2.2, "handletextpad": 0.2, "columnspacing": 1.2}
+    axes.legend(loc="lower right", bbox_to_anchor=(1.03, 1), ncols=4, **tight)
 
 
 def _goals(axes: Any, goals: list[tuple[Goal, float]]) -> None:

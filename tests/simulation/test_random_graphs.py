@@ -27,6 +27,7 @@ FAILED = {
     155: "keys that a client had heard to be cancelled were kept for it by the next scheduler",
     166: "while the journal could not be written, rows waited for ever for refused chunks of their submission",
     219: "a client that came back while the disk was slow was given up, and never welcomed",
+    3433: "the simulation's own: what came on a stream before its end counts before the party connects again",
     234: "a client that was given up, and whose welcome got lost, was taken for known",
 }
 
@@ -66,6 +67,27 @@ FOUND = [
             Step(0.142126, "cut one way", 163271),
             Step(0.156086, "cut", 571922),
             Step(0.246622, "kill scheduler", 981911),
+        ),
+    ),
+    # A client that had been given up defined its functions anew, for a scheduler that died before it had written down either.
+    Scenario(
+        2664,
+        tasks=1,
+        clients=2,
+        workers=3,
+        scattered=1,
+        grace_s=0.03,
+        journal=True,
+        script=(
+            Step(0.055631, "connect again", 25685),
+            Step(0.065705, "kill worker", 931525),
+            Step(0.067482, "connect again", 240582),
+            Step(0.072395, "submit", 275753),
+            Step(0.089462, "connect again", 578284),
+            Step(0.111741, "slow disk", 346309),
+            Step(0.229914, "cut all", 626157),
+            Step(0.265521, "tick", 99793),
+            Step(0.336468, "kill scheduler", 925067),
         ),
     ),
 ]

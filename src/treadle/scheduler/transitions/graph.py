@@ -31,8 +31,9 @@ def define_functions(state: ClusterState, client: ClientState, message: Any) -> 
         raise PeerProtocolError("DefineFunctions: columns of different lengths")
     for id, name, body in zip(ids, names, bodies, strict=True):
         known = state.functions.get(id)
-        if known is not None and client.stranger and id >> 32 == client.number:
-            # It was defined by this client before it was given up, and tasks of others call it still.
+        if known is not None and id >> 32 == client.number and (client.stranger or known.body == body):
+            # It was defined by this client before it was given up, and tasks of others call it still; or the client was told that
+            # it had been given up, by a scheduler that has not lived to write that down.
             known.held = True
             client.functions[id] = known
             continue

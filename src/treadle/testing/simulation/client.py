@@ -80,12 +80,12 @@ class SimulatedClient:
 
     def register(self, connection: Connection) -> None:
         """For the first time, or again."""
-        self._mailbox.flush()
         self.connection = connection
         connection.send(encode([RegisterClient(self.id, {}, self.number)]))
 
     def lose_connection(self) -> None:
-        """The stream is broken; the user goes on."""
+        """The stream is broken, what came on it counts; the user goes on."""
+        self._mailbox.flush()
         self.connection = None
         self.connected = False
 

@@ -148,6 +148,9 @@ class Cluster:
         """It has noticed that its stream is broken."""
         self.world.note(f"{party.name} has lost its stream")
         party.lose_connection()
+        if not self._is_there(party):
+            # The last that it heard was that it shall end.
+            return
         if party.number == 0:
             # It had not even been welcomed: it gives up, and another one tries.
             if isinstance(party, SimulatedWorker):

@@ -132,7 +132,8 @@ class SimulatedWorker:
         )
 
     def lose_connection(self) -> None:
-        """The stream is broken; tasks go on."""
+        """The stream is broken, what came on it counts; tasks go on."""
+        self._mailbox.flush()
         self.connection = None
         self.welcomed = False
 

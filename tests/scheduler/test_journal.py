@@ -350,9 +350,10 @@ def test_scattered_data_is_dropped_when_the_journal_says_that_nobody_wants_it(tm
     asyncio.run(scene())
 
 
+@pytest.mark.parametrize("fresh", [True, False])
 @pytest.mark.parametrize("knows_worker", [True, False])
 @pytest.mark.parametrize("worker_first", [True, False])
-def test_data_survives_whose_news_did_not_reach_the_disk(tmp_path: Path, knows_worker: bool, worker_first: bool) -> None:
+def test_data_survives_whose_news_did_not_reach_the_disk(tmp_path: Path, knows_worker: bool, worker_first: bool, fresh: bool) -> None:
     async def scene() -> None:
         async with AsyncExitStack() as stack:
             scheduler = await stack.enter_async_context(a_scheduler(tmp_path / "j"))
@@ -367,13 +368,16 @@ def test_data_survives_whose_news_did_not_reach_the_disk(tmp_path: Path, knows_w
                 shutil.rmtree(journal)
                 journal = copied(tmp_path / "j")
             data = welcome.number << 32 | 100
-            scattered = KeysScattered([data], ["data"], [[worker_welcome.number]], [8], ["int"])
+            # A fresh one is named with the number that its worker had with a scheduler before this one.
+            number = worker_welcome.number + 1000 * fresh
+            scattered = KeysScattered([data], ["data"], [[number]], [8], ["int"])
 
             after = await stack.enter_async_context(a_scheduler(journal))
 
             async def worker_comes() -> Party:
-                # It was handed over long ago: the inventory does not say that news of it may be on their way.
-                return (await a_worker(after, "w", inventory({data: "data"})))[0]
+                found = inventory({data: "data"})
+                found.fresh = [data] * fresh
+                return (await a_worker(after, "w", found))[0]
 
             async def client_comes() -> None:
                 again, back = await a_client(after, welcome.number)

@@ -122,13 +122,15 @@ class Reconciliation:
             task = self._find(id, inventory.keys[row])
             # Put there of late by a client that has not said so: under a key that is known it may be another value, which replaces that.
             is_fresh = id in fresh and (self.known if task is None else task.id != id)
-            # What was not yet in the journal when the scheduler before died, clients send again.
-            if is_fresh or (task is None and (not self.known or (state.is_successor and is_recovering(state)))):
+            # What was not yet in the journal when the scheduler before died, clients send again; perhaps with the number that
+            # the worker had with one before that.
+            is_unwritten = task is None and state.is_successor and is_recovering(state)
+            if is_fresh or is_unwritten or (task is None and not self.known):
                 orphan = Orphan(worker, id)
                 orphan.nbytes = nbytes
                 orphan.type_name = type_name
                 # The news of a fresh one is on its way, or has come and gone while the worker was away: then nobody asks for it.
-                keep_orphan(state, NOBODYS if is_fresh else key_from_wire(inventory.keys[row]), orphan)
+                keep_orphan(state, NOBODYS if is_fresh and not is_unwritten else key_from_wire(inventory.keys[row]), orphan)
             elif task is None:
                 self.drops[id] = None
             elif task not in self.held and accept_value(state, task, worker, nbytes, type_name, out):

@@ -285,7 +285,7 @@ def check_keys(message: Any) -> None:
 
 def is_of_before(state: ClusterState, client: ClientState, id: int, wire: Any) -> bool:
     """Whether the client, whose id that is, gave it to that key before it was given up, or believed so; others have kept the task."""
-    return state.by_id[id].key == key_from_wire(wire)
+    return bool(state.by_id[id].key == key_from_wire(wire))
 
 
 def _may_come(state: ClusterState, client: ClientState) -> bool:

@@ -27,6 +27,7 @@ FAILED = {
     155: "keys that a client had heard to be cancelled were kept for it by the next scheduler",
     166: "while the journal could not be written, rows waited for ever for refused chunks of their submission",
     219: "a client that came back while the disk was slow was given up, and never welcomed",
+    10307: "a client that registered on two connections in one turn was thrown out",
     3433: "the simulation's own: what came on a stream before its end counts before the party connects again",
     234: "a client that was given up, and whose welcome got lost, was taken for known",
 }

@@ -82,6 +82,9 @@ class Turns:
                 session.comm.abort()
                 continue
             if fresh and type(fresh[0].message) in (RegisterWorker, RegisterClient):
+                # Who is known depends on what came before, which may be another connection of the same party.
+                self.handle(events)
+                events = []
                 self._identify(session, fresh, events)
             if self.journal is not None and session.role is Role.CLIENT:
                 fresh = self.journal.mark(session.number, arrival, fresh)

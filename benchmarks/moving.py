@@ -108,9 +108,7 @@ def raw_socket(size: int) -> dict[str, float]:
     """
     import numpy
 
-    sender = subprocess.Popen(
-        [sys.executable, __file__, str(size)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    sender = subprocess.Popen([sys.executable, __file__, str(size)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert sender.stdout is not None
     port = json.loads(sender.stdout.readline())
     used = memoryview(bytearray(size))

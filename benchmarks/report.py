@@ -129,9 +129,7 @@ def zero_table(runs: Runs) -> list[str]:
         "|---|---|---|---|",
     ]
     for name in names:
-        cells = [
-            _spread(values(runs, name, TREADLE, field), "{:,.0f}") for field in ("tasks_per_cpu_s", "tasks_per_s", "task_bytes")
-        ]
+        cells = [_spread(values(runs, name, TREADLE, field), "{:,.0f}") for field in ("tasks_per_cpu_s", "tasks_per_s", "task_bytes")]
         lines.append(f"| {WORKLOADS[name].title} | " + " | ".join(cells) + " |")
     return lines
 
@@ -140,10 +138,7 @@ def other_table(runs: Runs) -> list[str]:
     lines = []
     systems = [system for system in SYSTEMS if any(values(runs, name, system, field) for name, field, _, _ in OTHER_FIGURES)]
     for name, field, heading, form in OTHER_FIGURES:
-        cells = [
-            _spread(numbers, form) if (numbers := values(runs, name, system, field)) else ""
-            for system in systems
-        ]
+        cells = [_spread(numbers, form) if (numbers := values(runs, name, system, field)) else "" for system in systems]
         if any(cells):
             lines.append(f"| {heading} | " + " | ".join(cells) + " |")
     return ["| figure | " + " | ".join(systems) + " |", "|---|" + "---|" * len(systems), *lines] if lines else []

@@ -104,9 +104,7 @@ def alone(first: int, function: int, tasks: int, name: str) -> tuple[list[bytes]
         ids = list(range(first + start, first + min(start + CHUNK, tasks)))
         keys = [f"{name}-{id:032x}" for id in ids]
         count = len(ids)
-        frames.append(
-            encode([SubmitTasks(1, ids, keys, [function] * count, [PAYLOAD] * count, first_rank=start, group=name)])
-        )
+        frames.append(encode([SubmitTasks(1, ids, keys, [function] * count, [PAYLOAD] * count, first_rank=start, group=name)]))
     return frames, list(range(first, first + tasks))
 
 

@@ -238,10 +238,10 @@ def test_scatter_to_all_what_one_has(client, cluster, monkeypatch):
     monkeypatch.setattr(cluster.scheduler.transitions.state.limits, "scatter_copies", 1)
     future = client.scatter([1, 2], workers=["alice"])[0]
     again = client.scatter([1, 2], broadcast=True)[0]
-    assert again.key == future.key
-    cluster.until(lambda: len(cluster.scheduler.tasks[future.key].who_has) == 2)
-    assert [worker.data[future.key] for worker in cluster.workers] == [1, 1]
     key = future.key
+    assert again.key == key
+    cluster.until(lambda: len(cluster.scheduler.tasks[key].who_has) == 2)
+    assert [worker.data[key] for worker in cluster.workers] == [1, 1]
     del future
     assert again.result(LIMIT_S) == 1
     del again

@@ -34,7 +34,7 @@ from treadle.nanny.supervisor import describe_exit
 from treadle.nanny.watch import was_out_of_memory
 from treadle.utils.status import Status
 
-WORKER = '''
+WORKER = """
     import asyncio, os, sys
     import dask.config
     from treadle.utils.execution_record import record_of_process
@@ -84,7 +84,7 @@ WORKER = '''
         async def close(self, timeout=30, reason=""):
             if self.mode == "stubborn":
                 await asyncio.sleep(3600)
-'''
+"""
 SECURITY = Security.temporary()
 
 

@@ -561,8 +561,6 @@ def test_run_a_function_beside_the_schedule(scene):
     scene(play)
 
 
-
-
 def test_a_worker_that_fails_within_closes_instead_of_standing_still(scene, caplog):
     async def play(scheduler):
         worker, stream = await scheduler.worker(name="alice")

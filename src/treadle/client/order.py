@@ -114,9 +114,7 @@ class Graph:
     def sinks(self, largest_first: bool) -> list[int]:
         """The tasks that nothing depends on, by the room that they take, then by number."""
         sign = -1 if largest_first else 1
-        codes: list[int] = [
-            (sign * self.room[task] << TASK_BITS) + task for task in range(len(self.room)) if not self.dependents[task]
-        ]
+        codes: list[int] = [(sign * self.room[task] << TASK_BITS) + task for task in range(len(self.room)) if not self.dependents[task]]
         codes.sort()
         return [code & ((1 << TASK_BITS) - 1) for code in codes]
 

@@ -168,5 +168,3 @@ def _frame_events(number: int, record: Record) -> Iterator[Event]:
             yield Event(number, ConnectionLost())
         if type(event.message) is Sent or type(event.message) in DURABLE:
             yield event
-
-

@@ -317,9 +317,7 @@ class Worker:
         settings = self._settings
         host = get_address_host(self.address)
         length = settings.max_error_length
-        self._core = WorkerTransitions(
-            host, self.resources, settings.connections_outgoing, settings.transfer_message_bytes, self._validate
-        )
+        self._core = WorkerTransitions(host, self.resources, settings.connections_outgoing, settings.transfer_message_bytes, self._validate)
         performer = self._performer = Performer(
             self._core,
             self._store,
@@ -333,9 +331,7 @@ class Worker:
         self._pool = ThreadPool(
             self.nthreads, self.loop, performer.outcomes, self._functions, self._store, self, name=name, max_error_length=length
         )
-        named = NamedExecutors(
-            self._named, self.loop, performer.outcomes, self._functions, self._store, self, max_error_length=length
-        )
+        named = NamedExecutors(self._named, self.loop, performer.outcomes, self._functions, self._store, self, max_error_length=length)
         self._fetcher = Fetcher(Introduction(Role.PEER, self._session), secret, self._offload, performer.deliver, length)
         self._server = DataServer(
             self._store,
@@ -599,5 +595,3 @@ def _versions() -> dict[str, str]:
         "msgspec": msgspec.__version__,
         "cloudpickle": cloudpickle.__version__,
     }
-
-

@@ -164,5 +164,3 @@ def replicas_missing(state: ClusterState, worker: WorkerState, message: Any, out
             state.recommend(task, RELEASED)
     if elsewhere:
         out.holders_changed(worker, list(elsewhere))
-
-

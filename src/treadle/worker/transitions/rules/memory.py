@@ -89,5 +89,3 @@ def _lose_value(state: LocalState, task: WorkerTask, out: WorkerOutbox) -> None:
         remote.holders = []
         remote.tried = [state.number]
     lose(state, task, out)
-
-

@@ -172,5 +172,3 @@ def _assign_again(
         out.started(task.id, task.attempt)
         if task.state == LONG_RUNNING:
             out.seceded(task.id, task.attempt)
-
-

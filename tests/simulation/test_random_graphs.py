@@ -30,6 +30,11 @@ FAILED = {
     10307: "a client that registered on two connections in one turn was thrown out",
     3433: "the simulation's own: what came on a stream before its end counts before the party connects again",
     234: "a client that was given up, and whose welcome got lost, was taken for known",
+    10138: "a value that had two ids when a scheduler was replaced kept the one that nobody knew",
+    11403: "a value that was to be dropped when that was on disk, and was asked for again meanwhile, was kept for ever",
+    11015: "a copy under way was waited for when all had been forgotten",
+    11488: "a copy that a worker was to keep for an earlier scheduler was waited for for ever",
+    10627: "a value that was lost before its worker heard of its new id was taken to be there",
 }
 
 #: The smallest scenarios that were found for what failed once.

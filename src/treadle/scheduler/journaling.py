@@ -183,7 +183,7 @@ class Journal:
         drops: dict[int, list[int]] = {}
         while self._drops and self._drops[0][0] <= count:
             _record, worker, id = self._drops.popleft()
-            if self._core.is_dropped(id):
+            if self._core.is_dropped(worker, id):
                 drops.setdefault(worker, []).append(id)
         for worker, ids in drops.items():
             self._sessions.send(worker, [DropKeys(ids)], [])

@@ -112,6 +112,11 @@ class Reconciliation:
                 return task
         return self.state.tasks.get(key_from_wire(wire))
 
+    def _is_called(self, task: TaskState, id: int) -> bool:
+        """Whether the client that gave that id has said that it is the task's."""
+        client = self.state.clients_by_number.get(id >> 32)
+        return client is not None and client.aliases.get(id) is task
+
     def _take_values(self) -> None:
         state, worker, inventory, out = self.state, self.worker, self.inventory, self.out
         fresh = set(inventory.fresh)
@@ -121,7 +126,7 @@ class Reconciliation:
             type_name = inventory.type_names[inventory.types[row]]
             task = self._find(id, inventory.keys[row])
             # Put there of late by a client that has not said so: under a key that is known it may be another value, which replaces that.
-            is_fresh = id in fresh and (self.known if task is None else task.id != id)
+            is_fresh = id in fresh and (self.known if task is None else task.id != id and not self._is_called(task, id))
             # What was not yet in the journal when the scheduler before died, clients send again; perhaps with the number that
             # the worker had with one before that.
             is_unwritten = task is None and state.is_successor and is_recovering(state)
@@ -180,12 +185,16 @@ class Reconciliation:
                 self.drops[id] = None
 
     def _take_wishes(self) -> list[TaskState]:
-        """Values that it waits for. Returns those whose holders it is to be told."""
+        """Values that it waits for. Returns those whose holders it is to be told: copies that it was only to keep are ordered anew."""
         moved: list[TaskState] = []
+        needed: dict[TaskState, None] = {}
+        for going in self.going:
+            for dependency in going.dependencies:
+                needed[dependency] = None
         for id in self.inventory.fetching:
             # It may have come by now, and the report of that be on its way.
             task = self.state.by_id.get(id)
-            if task is not None and task.state == MEMORY and task not in self.held:
+            if task is not None and task.state == MEMORY and task not in self.held and task in needed:
                 moved.append(task)
             else:
                 self.drops[id] = None

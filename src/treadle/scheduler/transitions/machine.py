@@ -122,10 +122,13 @@ class Transitions:
 
     # --------------------------------------------------------------------------------- what it knows, readable
 
-    def is_dropped(self, id: int) -> bool:
-        """Whether still no worker is to hold the value with that id."""
+    def is_dropped(self, number: int, id: int) -> bool:
+        """Whether the worker with that number is still not to have the value with that id."""
         task = self.state.by_id.get(id)
-        return task is None or task.state == RELEASED
+        worker = self.state.by_number.get(number)
+        if task is None or worker is None:
+            return True
+        return worker not in task.who_has and task.processing_on is not worker and worker not in self.state.copying.get(task, [])
 
     @property
     def tasks(self) -> dict[Any, TaskState]:

@@ -169,7 +169,7 @@ class WorkerTransitions:
         elif isinstance(event, WorkerWelcome):
             state.number = event.number
         elif isinstance(event, KeysRenumbered):
-            keys_renumbered(state, event.ids, event.canonical, out)
+            drop_keys(state, keys_renumbered(state, event.ids, event.canonical, out), out)
 
     def _pause(self, paused: bool, out: WorkerOutbox) -> None:
         state = self.state

@@ -75,22 +75,34 @@ def inventory(state: LocalState, now: float) -> Inventory:
     return found
 
 
-def keys_renumbered(state: LocalState, ids: list[int], canonical: list[int], out: WorkerOutbox) -> None:
-    """The scheduler calls these values otherwise than the one before did."""
+def keys_renumbered(state: LocalState, ids: list[int], canonical: list[int], out: WorkerOutbox) -> list[int]:
+    """The scheduler calls these values otherwise than the one before did.
+
+    Returns the ids of those that nobody will ask for: there is something here that has the new name already.
+    """
+    superfluous: list[int] = []
     for row in range(len(ids)):
+        if ids[row] == canonical[row]:
+            continue
         task = state.tasks.get(ids[row])
-        if task is not None and task.state == MEMORY and ids[row] != canonical[row]:
-            _renumber(state, task, canonical[row], out)
+        if task is None or task.state != MEMORY:
+            # Lost meanwhile, which was said under the old name.
+            other = state.tasks.get(canonical[row])
+            if other is None or other.state != MEMORY:
+                out.replica_dropped(canonical[row])
+        elif not _renumber(state, task, canonical[row], out):
+            superfluous.append(ids[row])
+    return superfluous
 
 
-def _renumber(state: LocalState, task: WorkerTask, id: int, out: WorkerOutbox) -> None:
+def _renumber(state: LocalState, task: WorkerTask, id: int, out: WorkerOutbox) -> bool:
+    """False: it cannot be called so."""
     old = task.id
     other = state.tasks.get(id)
     if other is not None:
-        # Given to something else already: what is here is not known under the new name.
         if other.state != MEMORY:
             out.replica_dropped(id)
-        return
+        return False
     del state.tasks[old]
     task.id = id
     state.tasks[id] = task
@@ -100,3 +112,4 @@ def _renumber(state: LocalState, task: WorkerTask, id: int, out: WorkerOutbox) -
         out.store[id] = out.store.pop(old)
     if old in state.recent_puts:
         state.recent_puts[id] = state.recent_puts.pop(old)
+    return True

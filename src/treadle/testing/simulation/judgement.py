@@ -57,8 +57,9 @@ class _Judge:
         assert task is not None and task.key == self.key and task.who_has, f"nobody has it: {about}"
         for holder in task.who_has:
             worker = cluster.by_address[holder.address]
-            if self.given_up and self.ancestors & cluster.scattered and worker.core.stored_key(task.id) is None:
-                # A client that was given up has said once more that it put the value there: that it is lost is seen when it is used.
+            said_again = self.given_up or (cluster.schedulers_killed and cluster.data_lost)
+            if said_again and self.ancestors & cluster.scattered and worker.core.stored_key(task.id) is None:
+                # A client has said once more that it put the value there: that it is lost is seen when it is used.
                 continue
             assert worker.core.stored_key(task.id) is not None, f"{worker.name} should have it: {about}"
             assert worker.store[self.key] == cluster.universe.expected[self.key], f"{worker.name} has a wrong value: {about}"

@@ -52,6 +52,8 @@ class SimulatedScheduler:
         self.core = Transitions(limits, f"life {life}")
         self._validate_every = validate_every
         self._turns_taken = 0
+        #: Numbers of workers whose nannies have said that they died: what they had sent may come behind that.
+        self._dead: set[int] = set()
         self._ticking = ticking
         self._clock_offset_s = 0.0
         self.sessions = Sessions(self.loop.as_loop(), self._on_turn, life)
@@ -133,7 +135,8 @@ class SimulatedScheduler:
     def _close_session(self, number: int, reason: str) -> None:
         session = self.sessions.by_number[number]
         self.world.note(f"the scheduler closes {session.comm.peer_address[6:]}: {reason}")
-        assert reason in ("refused", "the client left", "retired"), f"{session.comm.peer_address} was closed: {reason}"
+        expected = reason in ("refused", "the client left", "retired") or number in self._dead
+        assert expected, f"{session.comm.peer_address} was closed: {reason}"
         session.leaving = True
         session.comm.abort()
 
@@ -155,6 +158,7 @@ class SimulatedScheduler:
         if not number:
             number = -1 - len(self._nannies.by_number)
             self._nannies.add(name, name, number)
+        self._dead.update([worker.number for worker in self.core.state.workers.values() if worker.nanny == name])
         self._liveness.process_ended(number, died)
 
     def tick(self) -> None:

@@ -112,10 +112,14 @@ class Reconciliation:
                 return task
         return self.state.tasks.get(key_from_wire(wire))
 
-    def _is_called(self, task: TaskState, id: int) -> bool:
-        """Whether the client that gave that id has said that it is the task's."""
+    def _is_another(self, task: TaskState, id: int) -> bool:
+        """Whether what the worker has under that id, and the task's key, may be another value than the task's."""
+        if task.id == id or (len(task.who_has) == 1 and task.who_has[0] is self.worker):
+            # A client has said that it is here, and there is nothing else that could be meant.
+            return False
+        # Unless the client that gave the id has said that it is the task's.
         client = self.state.clients_by_number.get(id >> 32)
-        return client is not None and client.aliases.get(id) is task
+        return client is None or client.aliases.get(id) is not task
 
     def _take_values(self) -> None:
         state, worker, inventory, out = self.state, self.worker, self.inventory, self.out
@@ -126,7 +130,7 @@ class Reconciliation:
             type_name = inventory.type_names[inventory.types[row]]
             task = self._find(id, inventory.keys[row])
             # Put there of late by a client that has not said so: under a key that is known it may be another value, which replaces that.
-            is_fresh = id in fresh and (self.known if task is None else task.id != id and not self._is_called(task, id))
+            is_fresh = id in fresh and (self.known if task is None else self._is_another(task, id))
             # What was not yet in the journal when the scheduler before died, clients send again; perhaps with the number that
             # the worker had with one before that.
             is_unwritten = task is None and state.is_successor and is_recovering(state)

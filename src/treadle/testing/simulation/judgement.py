@@ -57,7 +57,7 @@ class _Judge:
         assert task is not None and task.key == self.key and task.who_has, f"nobody has it: {about}"
         for holder in task.who_has:
             worker = cluster.by_address[holder.address]
-            said_again = self.given_up or (cluster.schedulers_killed and cluster.data_lost)
+            said_again = self.given_up or cluster.restarted or (cluster.schedulers_killed and cluster.data_lost)
             if said_again and self.ancestors & cluster.scattered and worker.core.stored_key(task.id) is None:
                 # A client has said once more that it put the value there: that it is lost is seen when it is used.
                 continue
@@ -71,7 +71,10 @@ class _Judge:
             return
         if reason == "lost-in-scheduler-restart":
             lost_meanwhile = cluster.schedulers_killed and self.lost_data
-            assert cluster.replaced or lost_meanwhile or (client.forgotten and self.given_up), f"no scheduler was replaced: {about}"
+            # It was given up itself, or the one was whose key it has attached to.
+            whose = [other for other in cluster.everybody if other is client or ancestors & client.attached]
+            given_up = self.given_up and any([other.forgotten for other in whose])
+            assert cluster.replaced or lost_meanwhile or given_up, f"no scheduler was replaced: {about}"
             return
         asked_for = bool(ancestors & (cluster.forced | client.cancelled)) or cluster.restarted
         # It had attached too late; what it referred to was forgotten, and so is all that was to come of it.

@@ -34,6 +34,8 @@ FAILED = {
     11403: "a value that was to be dropped when that was on disk, and was asked for again meanwhile, was kept for ever",
     11015: "a copy under way was waited for when all had been forgotten",
     11488: "a copy that a worker was to keep for an earlier scheduler was waited for for ever",
+    14546: "a value that was kept for whoever might ask for it was dropped when its worker came back a second time",
+    15350: "a worker that had been emptied and did not hear that it was to close took no tasks, for ever",
     13884: "a value that two clients had scattered was dropped when one of them released it, and the scheduler died",
     10627: "a value that was lost before its worker heard of its new id was taken to be there",
 }

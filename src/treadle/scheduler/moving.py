@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from math import inf
 from typing import Any, Final
 
 from treadle.messages.scheduler_local import CopyKeys, DropCopies, Retire
@@ -17,6 +18,9 @@ from treadle.utils.keys import key_from_wire
 
 logger = logging.getLogger(__name__)
 
+#: How long a worker that was emptied may take to close, and after what time it is told so again.
+CLOSE_S: Final = 60.0
+ASK_AGAIN_S: Final = 2.0
 #: Between two looks at how far something is.
 LOOK_S: Final = 0.02
 #: Copies that do not come for so long are given up.
@@ -91,11 +95,28 @@ class Mover:
         self._tell(Retire([worker.number for worker in kept], retiring=False))
         retired = [worker for worker in leaving if worker not in kept]
         if close_workers:
-            for worker in retired:
-                self._admin.close_worker(worker.number, reason, restart)
-            while any(self._is_here(worker) for worker in retired):
-                await asyncio.sleep(LOOK_S)
+            retired = await self._close(retired, reason, restart)
         return {worker.address: identities[worker.address] for worker in retired}
+
+    async def _close(self, workers: list[WorkerState], reason: str, restart: bool) -> list[WorkerState]:
+        """Have them end; those that did. One that does not, in ``CLOSE_S``, goes on to work."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        asked_at = -inf
+        while here := [worker for worker in workers if self._is_here(worker)]:
+            now = loop.time()
+            if now - began > CLOSE_S:
+                for worker in here:
+                    logger.warning("worker %s was emptied, and does not close: it goes on", worker.address)
+                self._tell(Retire([worker.number for worker in here], retiring=False))
+                break
+            if now - asked_at > ASK_AGAIN_S:
+                # Again, because a connection that breaks may take the order with it.
+                asked_at = now
+                for worker in here:
+                    self._admin.close_worker(worker.number, reason, restart)
+            await asyncio.sleep(LOOK_S)
+        return [worker for worker in workers if worker not in here]
 
     def _is_here(self, worker: WorkerState) -> bool:
         return self._core.state.by_number.get(worker.number) is worker

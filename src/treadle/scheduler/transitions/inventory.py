@@ -121,6 +121,13 @@ class Reconciliation:
         client = self.state.clients_by_number.get(id >> 32)
         return client is None or client.aliases.get(id) is not task
 
+    def _is_kept(self, key: Any, id: int) -> bool:
+        """Whether it is kept for somebody who may ask for it, since the worker came for the first time."""
+        for orphan in self.state.orphans.get(key, []):
+            if orphan.worker is self.worker and orphan.id == id:
+                return True
+        return False
+
     def _take_values(self) -> None:
         state, worker, inventory, out = self.state, self.worker, self.inventory, self.out
         fresh = set(inventory.fresh)
@@ -141,7 +148,8 @@ class Reconciliation:
                 # The news of a fresh one is on its way, or has come and gone while the worker was away: then nobody asks for it.
                 keep_orphan(state, NOBODYS if is_fresh and not is_unwritten else key_from_wire(inventory.keys[row]), orphan)
             elif task is None:
-                self.drops[id] = None
+                if not self._is_kept(key_from_wire(inventory.keys[row]), id):
+                    self.drops[id] = None
             elif task not in self.held and accept_value(state, task, worker, nbytes, type_name, out):
                 if task.id != id:
                     self.renames.append((id, task.id))

@@ -184,8 +184,11 @@ class SimulatedScheduler:
                     if session is not None:
                         session.leaving = True
                         self.sessions.send(worker.number, [CloseWorker("retired")], [])
-                    else:
-                        self.tell(Retire([worker.number], retiring=False))
+                if looks[0] > 100:
+                    self.tell(Retire([worker.number for worker in here], retiring=False))
+                elif here:
+                    # Again, because a connection that breaks may take the order with it.
+                    self.world.later(5 * LOOK_S, look)
                 return
             moves, stuck = moving.plan_retirement(state, here)
             for recipient, ids in moves:

@@ -7,7 +7,6 @@ from typing import Final
 
 from treadle.scheduler.transitions.records import RUNNING, TaskPrefix, TaskState, WorkerState
 from treadle.scheduler.transitions.reservations import release
-from treadle.scheduler.transitions.shrinking import shrink_holdings
 from treadle.scheduler.transitions.state import ClusterState
 
 #: No task counts for less: what it costs a worker to run anything at all.
@@ -124,7 +123,7 @@ def settle(state: ClusterState) -> None:
     state.touched = []
     for worker in touched:
         worker.touched = False
-        shrink_holdings(worker)
+        worker.shrink()
         if worker not in state.running:
             state.idle.pop(worker, None)
             state.saturated.pop(worker, None)

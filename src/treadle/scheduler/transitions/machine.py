@@ -74,7 +74,6 @@ from treadle.scheduler.transitions.rules.processing import to_processing
 from treadle.scheduler.transitions.rules.released import to_released
 from treadle.scheduler.transitions.rules.suspects import place_suspects
 from treadle.scheduler.transitions.rules.waiting import to_waiting
-from treadle.scheduler.transitions.shrinking import shrink_tasks, shrink_wishes
 from treadle.scheduler.transitions.state import ClusterState, Limits
 from treadle.utils.keys import group_of, key_from_wire
 
@@ -228,7 +227,7 @@ class Transitions:
         if state.facts is not None:
             turned.facts = state.facts.take()
             turned.late_drops = state.facts.take_late_drops()
-        shrink_tasks(state)
+        state.shrink()
         turned.sends = out.flush()
         return turned
 
@@ -278,7 +277,7 @@ class Transitions:
         if client is not None:
             client.last_seen = self.state.now
             self._from_client(client, event, out, turned)
-            shrink_wishes(client)
+            client.shrink()
             return
         self._from_nobody(event, out, turned)
 

@@ -34,7 +34,6 @@ from treadle.messages.worker_scheduler import (
     WorkerPeersGone,
 )
 from treadle.scheduler.transitions.records import ClientState, FunctionState, TaskState, WorkerState
-from treadle.scheduler.transitions.shrinking import shrink_holdings
 
 
 class WorkerQueue:
@@ -349,7 +348,7 @@ class Outbox:
         sends: list[tuple[int, list[Any], list[Any]]] = []
         for number, queue in self.workers.items():
             queue.seal()
-            shrink_holdings(queue.worker)
+            queue.worker.shrink()
             # What an absent party is not told, it is told in another way when it comes back.
             if queue.messages and queue.worker.connected:
                 sends.append((number, queue.messages, queue.frames))

@@ -111,7 +111,12 @@ def _moved_start(state: ClusterState, task: TaskState, worker: WorkerState) -> f
     nbytes = 0
     for dependency in task.dependencies:
         nbytes += dependency.nbytes
-    return worker.occupancy / worker.nthreads + TRANSFER_LATENCY_S + nbytes / state.limits.bandwidth_bytes_per_s
+    return worker.occupancy / worker.nthreads + _fetching_s(state, nbytes)
+
+
+def _fetching_s(state: ClusterState, nbytes: int) -> float:
+    """How long it takes to fetch values of so many bytes, seconds."""
+    return TRANSFER_LATENCY_S + nbytes / state.limits.bandwidth_bytes_per_s
 
 
 def _resource_pressure(task: TaskState, worker: WorkerState) -> float:
@@ -172,7 +177,7 @@ def _start(state: ClusterState, task: TaskState, worker: WorkerState, missing: i
     """When ``task`` could start there if so many bytes have to be moved, seconds from now."""
     start = worker.occupancy / worker.nthreads
     if missing > 0:
-        start += TRANSFER_LATENCY_S + missing / state.limits.bandwidth_bytes_per_s
+        start += _fetching_s(state, missing)
     pressure = _resource_pressure(task, worker)
     if pressure > 0:
         start += pressure * expected_duration(state, task.group.prefix)

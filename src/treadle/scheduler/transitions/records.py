@@ -1,4 +1,4 @@
-"""Records of the scheduler: tasks, workers, clients, functions, groups. Data with its invariants; no behaviour.
+"""Records of the scheduler: tasks, workers, clients, functions, groups. Data with its invariants; no behaviour but to give memory back.
 
 Small on purpose: a million tasks live here. Containers that most tasks never need are shared or absent.
 """
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from treadle.messages.base import TaskError, TaskOptions
+from treadle.scheduler.transitions.shrinking import HighWater
 
 RELEASED: Final = 0
 WAITING: Final = 1
@@ -82,8 +83,7 @@ class ClientState:
         self.versions: dict[str, str] = versions
         #: Reverse of TaskState.who_wants.
         self.wants_what: dict[TaskState, None] = {}
-        #: The largest length that it has had since it was made; see ``shrinking``.
-        self.most_wanted: int = 0
+        self.most_wanted: HighWater = HighWater()
         #: Just itself: the ``who_wants`` of all that only this client wants.
         self.only_it: list[ClientState] = [self]
         #: This client's ids of tasks that have another id; and the reverse.
@@ -111,6 +111,11 @@ class ClientState:
         self.returning: Any = None
         #: It served an earlier scheduler, and may name what only that one knew.
         self.stranger: bool = False
+
+    def shrink(self) -> None:
+        """When something came from it."""
+        if self.most_wanted.has_fallen(len(self.wants_what)):
+            self.wants_what = dict(self.wants_what)
 
     def __repr__(self) -> str:
         return f"<ClientState {self.id!r}>"
@@ -172,7 +177,7 @@ class WorkerState:
         self.occupancy: float = 0.0
         #: Reverse of TaskState.who_has, and the sum of their nbytes.
         self.has_what: dict[TaskState, None] = {}
-        self.most_held: int = 0
+        self.most_held: HighWater = HighWater()
         #: Just itself: the ``who_has`` of all that only this worker holds.
         self.only_it: list[WorkerState] = [self]
         self.nbytes: int = 0
@@ -191,6 +196,11 @@ class WorkerState:
         #: Values that clients said of late to have put here, oldest first, and when: its inventory may be older than that.
         self.announced: dict[TaskState, float] = {}
         self.metrics: dict[str, Any] = {}
+
+    def shrink(self) -> None:
+        """When its values may have become more or fewer."""
+        if self.most_held.has_fallen(len(self.has_what)):
+            self.has_what = dict(self.has_what)
 
     def __repr__(self) -> str:
         return f"<WorkerState {self.name!r} {self.address}>"

@@ -15,6 +15,7 @@ from treadle.scheduler.transitions.records import (
     TaskState,
     WorkerState,
 )
+from treadle.scheduler.transitions.shrinking import HighWater
 from treadle.scheduler.transitions.story import Story
 
 #: Keeps tasks alive that no client wants: see the message FireAndForget.
@@ -74,8 +75,7 @@ class ClusterState:
         #: The highest attempt that workers have brought of tasks that are not known: those begin above it, should a client bring them.
         self.highest_unknown_attempt: int = 0
         self.by_id: dict[int, TaskState] = {}
-        #: The largest length that both have had since they were made; see ``shrinking``.
-        self.most_tasks: int = 0
+        self.most_tasks: HighWater = HighWater()
         self.functions: dict[int, FunctionState] = {}
         self.groups: dict[str, TaskGroup] = {}
         self.prefixes: dict[str, TaskPrefix] = {}
@@ -165,6 +165,12 @@ class ClusterState:
         self.todo_finish: list[int] = []
         #: What is to be released if nobody needs it when nothing else is left to do in this event.
         self.todo_last: list[TaskState] = []
+
+    def shrink(self) -> None:
+        """Once a turn."""
+        if self.most_tasks.has_fallen(len(self.tasks)):
+            self.tasks = dict(self.tasks)
+            self.by_id = dict(self.by_id)
 
     def recommend(self, task: TaskState, finish: int) -> None:
         """``task`` should come to the state ``finish``; the rule looks again whether that is still so."""

@@ -72,7 +72,8 @@ class Death:
     """How a worker ended while it executed a task. ``when``: seconds since the epoch, 0 if unknown.
 
     ``exitcode``: negative for a signal; None when nobody saw it (the worker has no nanny, or that is gone as well).
-    ``reason``: why the worker's nanny has killed it, if it has. ``stderr``: the last lines that the worker process wrote there.
+    ``reason``: why the worker's nanny has killed it, if it has, or how it is known that memory was the reason.
+    ``stderr``: the last lines that the worker process wrote there.
     """
 
     worker: str
@@ -120,9 +121,11 @@ class KilledWorker(Exception):
         super().__init__(task, last_worker, allowed_failures, self.deaths)
 
     def __str__(self) -> str:
+        deaths = self.allowed_failures + 1
+        on = "1 worker when it died:" if deaths == 1 else f"{deaths} workers when they died, the last one being"
         text = (
-            f"Task {self.task!r} was executing on {self.allowed_failures + 1} workers when they died, the last one being "
-            f"{self.last_worker}. It is not tried again; the config key distributed.scheduler.allowed-failures says how often it is."
+            f"Task {self.task!r} was executing on {on} {self.last_worker}. It is not tried again; "
+            "the config key distributed.scheduler.allowed-failures says how often it is."
         )
         for number, death in enumerate(self.deaths, 1):
             text += f"\n{number}. {death}"

@@ -60,7 +60,7 @@ class WorkerDied(Message, tag=66):
     planned: bool = False
     #: It was killed for want of memory.
     out_of_memory: bool = False
-    #: Why the nanny has killed it, if it has.
+    #: Why the nanny has killed it, if it has, or how it is known that memory was the reason.
     reason: str = ""
 
 

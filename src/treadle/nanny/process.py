@@ -15,11 +15,12 @@ import tempfile
 from collections import deque
 from dataclasses import replace
 from pathlib import Path
-from time import time
+from time import monotonic, time
 from typing import Any
 
 from treadle.nanny.channel import StartWorker, StopWorker, WorkerFailed, WorkerStarted, pack
-from treadle.nanny.watch import ProcessSight, count_oom_kills, look_at, was_out_of_memory
+from treadle.nanny.oom import OomKills
+from treadle.nanny.watch import ProcessSight, look_at, why_out_of_memory
 from treadle.utils.execution_record import ExecutionRecord, make_descriptor
 
 logger = logging.getLogger(__name__)
@@ -38,17 +39,18 @@ class WorkerProcess:
     Ends when the nanny's process ends, however that happens: it notices that its channel is closed.
     """
 
-    def __init__(self, start: StartWorker, *, environment: dict[str, str], directory: Path) -> None:
-        """``directory`` is its own; it is removed with all its content when the process has ended."""
+    def __init__(self, start: StartWorker, *, environment: dict[str, str], directory: Path, memory_limit: int = 0) -> None:
+        """``directory`` is its own; it is removed with all its content when the process has ended. ``memory_limit``: bytes, 0 for none."""
         self._start = start
         self._environment = environment
         self._directory = directory
+        self._memory_limit = memory_limit
         self._process: asyncio.subprocess.Process | None = None
         self._channel: asyncio.StreamWriter | None = None
         self._stderr: deque[str] = deque(maxlen=STDERR_LINES)
         self._watch: asyncio.Task[int] | None = None
         self._record: ExecutionRecord | None = None
-        self._oom_kills = 0
+        self._oom_kills = OomKills()
         self._last_rss_bytes = 0
         self.worker_address: str | None = None
         self.local_directory: str | None = None
@@ -58,9 +60,9 @@ class WorkerProcess:
         self.accused = False
         #: Seconds since the epoch.
         self.ended_at = 0.0
-        #: Why the nanny has killed it, if it has, and whether that was for its use of memory.
+        #: Why it was killed, by its nanny or for want of memory, as far as that is known; and whether memory was the reason.
         self.kill_reason = ""
-        self._killed_for_memory = False
+        self.out_of_memory = False
 
     @property
     def pid(self) -> int | None:
@@ -82,16 +84,11 @@ class WorkerProcess:
     def look(self) -> ProcessSight | None:
         """How it looks to the operating system; None when it does not run."""
         sight = look_at(self.pid) if self.pid is not None and self.is_alive() else None
-        if sight is not None:
-            self._last_rss_bytes = sight.rss_bytes
+        if sight is not None and self.pid is not None:
+            # A process that is about to end has given its memory back.
+            self._last_rss_bytes = sight.rss_bytes or self._last_rss_bytes
+            self._oom_kills.look(self.pid, monotonic())
         return sight
-
-    def was_out_of_memory(self, memory_limit: int) -> bool:
-        """Whether its end was one for want of memory. ``memory_limit``: its own in bytes, 0 for none."""
-        code = self.exitcode
-        if code is None or self.kill_reason:
-            return self._killed_for_memory
-        return was_out_of_memory(code, count_oom_kills() - self._oom_kills, self._last_rss_bytes, memory_limit)
 
     async def start(self, timeout_s: float | None) -> None:
         """Returns when the worker runs. Raises what it failed with, or RuntimeError if the process just ended.
@@ -101,7 +98,7 @@ class WorkerProcess:
         ours, theirs = socket.socketpair()
         record = make_descriptor()
         self._record = ExecutionRecord(record)
-        self._oom_kills = count_oom_kills()
+        self._oom_kills.look("self", monotonic())  # it begins where this process is
         try:
             # In this thread, not a helper: a stop of the loop in between leaves no process that nobody knows.
             self._process = await asyncio.create_subprocess_exec(
@@ -145,7 +142,10 @@ class WorkerProcess:
             return pickle.loads(await reader.readexactly(length))  # type: ignore[no-any-return]
         except (asyncio.IncompleteReadError, ConnectionError):
             code = await self.wait()
-            raise RuntimeError(f"the worker process ended with exit code {code} before the worker ran\n{self.stderr}".rstrip()) from None
+            why = f" ({self.kill_reason})" if self.kill_reason else ""
+            raise RuntimeError(
+                f"the worker process ended with exit code {code}{why} before the worker ran\n{self.stderr}".rstrip()
+            ) from None
 
     def discard(self) -> None:
         """Instead of ``start``: remove the directory."""
@@ -168,7 +168,7 @@ class WorkerProcess:
             except TimeoutError:
                 logger.warning("Worker process %d did not end within %g s; it is killed", process.pid, timeout_s)
         if process.returncode is None:
-            self.kill_reason, self._killed_for_memory = reason, out_of_memory
+            self.kill_reason, self.out_of_memory = reason, out_of_memory
             try:
                 process.send_signal(signal.SIGKILL)
             except ProcessLookupError:
@@ -180,6 +180,10 @@ class WorkerProcess:
         pump = asyncio.ensure_future(self._pump(process.stderr))
         code = await process.wait()
         self.ended_at = time()
+        if not self.kill_reason:
+            lately = self._oom_kills.lately(monotonic())
+            self.kill_reason = why_out_of_memory(code, lately, self._last_rss_bytes, self._memory_limit)
+            self.out_of_memory = bool(self.kill_reason)
         if self._record is not None:
             self.executing, self.accused = self._record.executing(), self._record.accused
             self._record.close()

@@ -302,7 +302,7 @@ class Nanny:
             {**(settings.get("distributed.nanny.environ") or {}), **self.env},
         )
         directory = await asyncio.to_thread(make_directory, self.local_directory)
-        return WorkerProcess(self._start_record(directory), environment=environment, directory=directory)
+        return WorkerProcess(self._start_record(directory), environment=environment, directory=directory, memory_limit=self.memory_limit)
 
     def _start_record(self, directory: Path) -> StartWorker:
         assert self._secret is not None
@@ -339,7 +339,7 @@ class Nanny:
                 attempts=[attempt for _, attempt in process.executing],
                 died_at=process.ended_at,
                 planned=planned,
-                out_of_memory=process.was_out_of_memory(self.memory_limit),
+                out_of_memory=process.out_of_memory,
                 reason=process.kill_reason,
             )
         )

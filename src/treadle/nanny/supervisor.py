@@ -118,7 +118,7 @@ class Supervisor:
             self._ended()
             return
         if code != EXIT_RESTART:
-            logger.warning("Worker process %s %s; another one is started", process.pid, describe_exit(code))
+            logger.warning("Worker process %s %s; another one is started", process.pid, describe_exit(code, process.kill_reason))
         lived_s = asyncio.get_running_loop().time() - self._born
         if code == EXIT_RESTART or lived_s > _HEALTHY_S:
             self._backoff_s = 0.0
@@ -139,12 +139,12 @@ class Supervisor:
                     self.process = process
 
 
-def describe_exit(code: int) -> str:
-    """``died with exit code 1``, ``was killed by SIGKILL (often: out of memory)``."""
+def describe_exit(code: int, reason: str = "") -> str:
+    """``died with exit code 1``, ``was killed by SIGKILL: it used too much memory``."""
     if code >= 0:
         return f"died with exit code {code}"
     try:
         name = signal.Signals(-code).name
     except ValueError:
         name = f"signal {-code}"
-    return f"was killed by {name}" + (" (often: out of memory)" if name == "SIGKILL" else "")
+    return f"was killed by {name}" + (f": {reason}" if reason else "")

@@ -1,17 +1,15 @@
-"""What the operating system knows of a worker process: whether it was stopped, how much memory it has, whether it ran out of it."""
+"""What the operating system knows of a worker process: whether it was stopped, how much memory it has, why it was killed."""
 
 from __future__ import annotations
 
 import signal
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
+from dask.utils import format_bytes
 
 #: Share of its limit over which a process that was killed is taken to have run out of memory.
 NEAR_LIMIT = 0.95
-_CGROUP = Path("/sys/fs/cgroup")
-_VMSTAT = Path("/proc/vmstat")
 
 
 @dataclass(frozen=True)
@@ -33,38 +31,17 @@ def look_at(pid: int) -> ProcessSight | None:
         return None
 
 
-def count_oom_kills() -> int:
-    """How often the system has killed a process for want of memory, as far as can be known here."""
-    found = _counter(_VMSTAT, "oom_kill")
-    for name in ("memory.events", "memory/memory.oom_control"):
-        found += _counter(_CGROUP / name, "oom_kill")
-    try:
-        groups = Path("/proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return found
-    for line in groups:
-        _number, controllers, path = line.split(":", 2)
-        if path != "/" and controllers == "":
-            found += _counter(_CGROUP / path[1:] / "memory.events", "oom_kill")
-        elif path != "/" and "memory" in controllers.split(","):
-            found += _counter(_CGROUP / "memory" / path[1:] / "memory.oom_control", "oom_kill")
-    return found
+def why_out_of_memory(exitcode: int, killed_by_kernel: bool, last_rss_bytes: int, memory_limit: int) -> str:
+    """Why a process that its nanny did not kill is taken to have been killed for want of memory; empty if it is not.
 
-
-def _counter(file: Path, name: str) -> int:
-    try:
-        lines = file.read_text().splitlines()
-    except OSError:
-        return 0
-    for line in lines:
-        word, _, value = line.partition(" ")
-        if word == name and value.strip().isdigit():
-            return int(value)
-    return 0
-
-
-def was_out_of_memory(exitcode: int, new_oom_kills: int, last_rss_bytes: int, memory_limit: int) -> bool:
-    """Whether a process that ended like that was killed for want of memory. ``memory_limit``: its own, 0 for none."""
+    ``last_rss_bytes``: what it had when it was last looked at, 0 if it never was. ``memory_limit``: its own, 0 for none.
+    """
     if exitcode != -signal.SIGKILL:
-        return False
-    return new_oom_kills > 0 or (memory_limit > 0 and last_rss_bytes >= NEAR_LIMIT * memory_limit)
+        return ""
+    seen = f"last seen with {format_bytes(last_rss_bytes)}" if last_rss_bytes else "never seen alive"
+    if killed_by_kernel:
+        limit = f"its memory limit is {format_bytes(memory_limit)}" if memory_limit else "it has no memory limit"
+        return f"the kernel's out-of-memory killer ended it; it was {seen}, {limit}"
+    if memory_limit > 0 and last_rss_bytes >= NEAR_LIMIT * memory_limit:
+        return f"it was {seen}, over {NEAR_LIMIT:.0%} of its memory limit of {format_bytes(memory_limit)}"
+    return ""

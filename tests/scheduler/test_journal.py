@@ -331,20 +331,26 @@ def test_scattered_data_is_dropped_when_the_journal_says_that_nobody_wants_it(tm
             stack.callback(disk_works.set)
             client, welcome = await a_client(scheduler)
             worker, worker_welcome = await a_worker(scheduler)
-            data, recipe = welcome.number << 32 | 100, welcome.number << 32 | 1
+            recipe, data, derived, further = [welcome.number << 32 | n for n in (1, 100, 101, 102)]
             client.send(DefineFunctions([welcome.number << 32 | 1], ["f"], [b"body"]), *submission(welcome.number, 1))
-            client.send(KeysScattered([data], ["data"], [[worker_welcome.number]], [8], ["int"]), Sent(1, True))
-            worker.send(finished(await worker.get(ComputeTasks), [recipe]))
+            client.send(KeysScattered([data], ["data"], [[worker_welcome.number]], [8], ["int"]))
+            ids, keys, needs = [derived, further], ["derived", "further"], [[data], [derived]]
+            client.send(SubmitTasks(2, ids, keys, [0, 0], [b"call", b"call"], needs), Sent(1, True))
+            left = {recipe, derived, further}
+            while left:
+                compute = await worker.get(ComputeTasks)
+                worker.send(finished(compute, compute.ids))
+                left -= set(compute.ids)
             await client.received(1)
-            await until(lambda: scheduler.tasks["k-1"].state == MEMORY)
+            await until(lambda: scheduler.tasks["k-1"].state == MEMORY and scheduler.tasks["further"].state == MEMORY)
             disk_works.clear()
-            client.send(ReleaseKeys([data, recipe]), Sent(2, True))
-            # What can be made again goes at once.
+            client.send(ReleaseKeys([data, recipe, derived, further]), Sent(2, True))
+            # What can be made again goes at once; not so what has come of the data.
             assert (await worker.get(DropKeys)).ids == [recipe]
             assert not scheduler.tasks
             assert not [message for message in worker.inbox if isinstance(message, DropKeys)]
             disk_works.set()
-            assert (await worker.get(DropKeys)).ids == [data]
+            assert sorted((await worker.get(DropKeys)).ids) == [data, derived, further]
             await client.received(2)
 
     asyncio.run(scene())

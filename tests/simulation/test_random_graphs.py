@@ -38,7 +38,21 @@ FAILED = {
     15350: "a worker that had been emptied and did not hear that it was to close took no tasks, for ever",
     13884: "a value that two clients had scattered was dropped when one of them released it, and the scheduler died",
     10627: "a value that was lost before its worker heard of its new id was taken to be there",
+    11259: "a copy that came just before its worker was told to drop it was taken to be there",
+    17405: "a client that came back said once more where it had put a value, which had been dropped there meanwhile",
+    16747: "of two values that a worker had for one key, that with the key's own name was dropped, and the other one renamed",
+    28367: "a value that was scattered under a key that had been computed and cancelled was dropped by the next scheduler",
+    24606: "a value that was put on a worker that had come back as a new one twice since was left there for ever",
+    31550: "a client believed a key to be cancelled, refused as the journal could not be written, and the scheduler that it wanted it",
+    31554: "a client that was away when a key was cancelled for all waited for it for ever, as it had two names",
+    30762: "a cancellation that a client said anew took the key that it had submitted since, under an id that others had kept",
+    31114: "a task that its worker had finished was assigned to it in the turn in which the news of that came",
+    30646: "what a worker had said behind a registration that was refused was taken for a breach of the protocol",
+    21247: "two schedulers that went on from the same journal gave the same number to two clients",
+    13398: "what a client said of a key that came back in the same turn meant something else to the reader of the journal",
 }
+#: Others that failed for the same reasons.
+FAILED_ALSO = (935, 1743, 3778, 10532, 14012, 22659, 24501, 25112, 27810, 28015, 29919, 30555, 30556)
 
 #: The smallest scenarios that were found for what failed once.
 FOUND = [
@@ -157,7 +171,7 @@ def test_everything_at_once(block: int) -> None:
         check(seed)
 
 
-@pytest.mark.parametrize("seed", FAILED)
+@pytest.mark.parametrize("seed", (*FAILED, *FAILED_ALSO))
 def test_seeds_that_failed_before(seed: int) -> None:
     check(seed)
 

@@ -244,8 +244,7 @@ class Ledger:
             for id, canonical in zip(message.ids, message.canonical, strict=True):
                 self._alias(id, canonical)
         elif isinstance(message, KeysCancelled):
-            found = [self.by_id[id] for id in message.ids if id in self.by_id]
-            self.cancel(found, message.reason, message.msg, wake)
+            self.cancel(self._called(message.ids), message.reason, message.msg, wake)
         elif isinstance(message, KeysLost):
             for id in message.ids:
                 state = self.by_id.get(id)
@@ -297,6 +296,20 @@ class Ledger:
             state.id = canonical
             self.by_id[canonical] = state
             self.own_ids[canonical] = self.own_ids.pop(id, id)
+
+    def _called(self, ids: list[int]) -> list[KeyState]:
+        """Those that are alive; by this client's own ids, too: the scheduler may have forgotten that it has given others."""
+        found: list[KeyState] = []
+        own: dict[int, int] | None = None
+        for id in ids:
+            state = self.by_id.get(id)
+            if state is None and self.own_ids:
+                if own is None:
+                    own = {theirs: canonical for canonical, theirs in self.own_ids.items()}
+                state = self.by_id.get(own.get(id, 0))
+            if state is not None:
+                found.append(state)
+        return found
 
     def finish(self, state: KeyState, worker: int, type_name: str, wake: list[Waiter]) -> None:
         """This client put the value on that worker itself."""

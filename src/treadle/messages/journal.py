@@ -40,6 +40,8 @@ class WorkerFact(Message, tag=4):
     local_directory: str
     versions: dict[str, str]
     nanny: str | None
+    #: Numbers that it had before.
+    former: list[int]
 
 
 class WorkerGone(Message, tag=5):

@@ -69,9 +69,14 @@ class ComputeTasks(Message, tag=4):
 
 
 class DropKeys(Message, tag=5):
-    """Forget these: free the value, abandon what has not started, ignore the result of what has. No answer."""
+    """Forget these: free the value, abandon what has not started, ignore the result of what has.
+
+    A value may be there that the scheduler does not count on, and the news of it be on its way: of those in ``doubtful``
+    that were there, the worker says so by ``ReplicasDropped``. There is no other answer.
+    """
 
     ids: list[int]
+    doubtful: list[int] | None = None
 
 
 class TakeBack(Message, tag=6):
@@ -160,8 +165,9 @@ class Inventory(Message):
     functions: list[int]
     peers: list[int]
     status: str
-    #: Its own number before: clients may have been told that.
+    #: Its own number before: clients may have been told that. And the ones that it had before that one, the last of them.
     number: int = 0
+    former: list[int] | None = None
 
 
 class RegisterWorker(Message, tag=64):

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from treadle.journal.directory import Directory
 from treadle.journal.writer import Writer
-from treadle.messages.client_scheduler import ClientRefused, KeysCancelled, Sent, SubmitTasks
+from treadle.messages.client_scheduler import ClientRefused, KeysCancelled, ReleaseKeys, Sent, SubmitTasks
 from treadle.messages.codec import encode
 from treadle.messages.journal import ClientGone, FrameFact, WorkerGone, encode_fact
 from treadle.messages.scheduler_local import FramesDurable
@@ -79,13 +79,15 @@ class Journal:
             if self.recovery.cut_bytes:
                 logger.warning("%d bytes at the end of the journal were torn, and are cut off", self.recovery.cut_bytes)
             self.directory.tidy()
+            if self.recovery.epoch:
+                sessions.begin_life(self.recovery.next_life())
             self._segment = self.recovery.newest_segment + 1
             self._snapshot_bytes = self.recovery.snapshot_bytes
             self._writer = writer(
                 self.directory,
                 self._segment,
                 scheduler_id=core.scheduler_id,
-                epoch=self.recovery.epoch + 1,
+                epoch=sessions.life,
                 release=__version__,
                 call_soon=loop.call_soon_threadsafe,
                 on_durable=self._on_durable,
@@ -97,7 +99,6 @@ class Journal:
         self._writer.nbytes = self.recovery.log_bytes
         core.keep_facts()
         if self.recovery.records:
-            sessions.number_above(self.recovery.highest_number)
             logger.info(
                 "the journal in %s has %d tasks, %d clients and %d workers, which may come back",
                 self.directory.path,
@@ -119,19 +120,29 @@ class Journal:
         if self.failure is not None:
             text = _refusal(self.failure)
             kept: list[Event] = []
+            refused = False
             for event in fresh:
                 if type(event.message) is not SubmitTasks or self._is_under_way(number, event.message.submission):
                     kept.append(event)
                     continue
+                refused = True
                 wanted = event.message.ids if event.message.wanted is None else event.message.wanted
                 self._sessions.send(number, [KeysCancelled(wanted, "journal-failed", text)], [])
-            if len(kept) < len(fresh):
+                # Some may be known, of a client that comes back: it takes these for cancelled, too.
+                kept.append(Event(event.session, ReleaseKeys(wanted)))
+            if refused:
                 for event in kept:
                     if type(event.message) in DURABLE:
                         buffers = [buffer for other in kept for buffer in other.frames]
                         event.record = ClientFrame(number, encode([other.message for other in kept]), buffers)
                         break
                 return kept
+        if self._core.state.orphans:
+            # What one message submits may be there at once, and the next one mean that: facts come between them.
+            for event in fresh:
+                if type(event.message) in DURABLE or type(event.message) is Sent:
+                    event.record = ClientFrame(number, encode([event.message]), event.frames)
+            return fresh
         for event in fresh:
             if type(event.message) in DURABLE:
                 event.record = ClientFrame(number, arrival.body, arrival.buffers)
@@ -186,7 +197,7 @@ class Journal:
             if self._core.is_dropped(worker, id):
                 drops.setdefault(worker, []).append(id)
         for worker, ids in drops.items():
-            self._sessions.send(worker, [DropKeys(ids)], [])
+            self._sessions.send(worker, [DropKeys(ids, ids)], [])
 
     def _on_failure(self, reason: str | None) -> None:
         if reason is None:

@@ -30,7 +30,7 @@ from treadle.messages.client_scheduler import (
 from treadle.messages.codec import decode_client_to_scheduler
 from treadle.messages.journal import FrameFact, KnownClient, StateFact, WorkerFact, decode_fact
 from treadle.messages.scheduler_local import ConnectionLost, JournalRead
-from treadle.scheduler.sessions import events_of_messages
+from treadle.scheduler.sessions import NUMBERS_OF_A_LIFE, events_of_messages
 from treadle.scheduler.transitions.machine import Event, Transitions
 
 logger = logging.getLogger(__name__)
@@ -60,6 +60,7 @@ class Recovery:
     def __init__(self) -> None:
         #: Of all parties there ever were.
         self.highest_number = 0
+        #: The life of the last scheduler that wrote here, 0 when there was none: its numbers are of that range.
         self.epoch = 0
         #: Number of the newest segment, 0 when there is none.
         self.newest_segment = 0
@@ -69,6 +70,10 @@ class Recovery:
         self.log_bytes = 0
         #: Bytes at the torn end that were left out.
         self.cut_bytes = 0
+
+    def next_life(self) -> int:
+        """That of a scheduler that goes on from here. Each has another one, also when nothing was written but that it had begun."""
+        return max(self.epoch, self.highest_number // NUMBERS_OF_A_LIFE) + 1
 
 
 def recover(directory: Directory, core: Transitions, *, below: int | None = None) -> Recovery:

@@ -33,7 +33,7 @@ _DECODERS: dict[Role, Decoder[Any]] = {
 #: The first number of a scheduler is a random one of many, so far apart that the numbers of two lives of it hardly ever meet:
 #: parties that come back to another life keep what they were called by. Ids (number << 32 | n) stay below 2**60.
 _LIVES: Final = 2**14
-_NUMBERS_OF_A_LIFE: Final = 2**13
+NUMBERS_OF_A_LIFE: Final = 2**13
 _MOST: Final = 2**28
 
 
@@ -71,12 +71,17 @@ class Sessions:
     def __init__(self, loop: asyncio.AbstractEventLoop, on_turn: Callable[[list[Arrival]], None], life: int | None = None) -> None:
         self._loop = loop
         self._turn: Turn[Arrival] = Turn(loop, on_turn)
-        self._next_number = 1 + (secrets.randbelow(_LIVES) if life is None else life % _LIVES) * _NUMBERS_OF_A_LIFE
+        self._next_number = 1 + (1 + secrets.randbelow(_LIVES) if life is None else life % _LIVES) * NUMBERS_OF_A_LIFE
         self.by_number: dict[int, Session] = {}
 
-    def number_above(self, highest: int) -> None:
-        """Numbers up to ``highest`` are taken, and a few above may be: a scheduler before this one gave them."""
-        self._next_number = 1 + (highest // _NUMBERS_OF_A_LIFE + 1) * _NUMBERS_OF_A_LIFE
+    @property
+    def life(self) -> int:
+        """Which of many ranges the next number is of."""
+        return self._next_number // NUMBERS_OF_A_LIFE
+
+    def begin_life(self, life: int) -> None:
+        """Schedulers before this one may have given all numbers below that range."""
+        self._next_number = 1 + life * NUMBERS_OF_A_LIFE
 
     def accept(self, comm: Comm) -> None:
         """A party that has authenticated itself; its role says which messages it may send."""

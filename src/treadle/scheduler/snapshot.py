@@ -14,8 +14,8 @@ from treadle.messages.journal import (
     StateFact,
     TasksFact,
     WantsFact,
-    WorkerFact,
 )
+from treadle.scheduler.transitions.facts import worker_fact
 from treadle.scheduler.transitions.records import ERRED, RELEASED, ClientState, TaskState, is_needed
 from treadle.scheduler.transitions.state import ClusterState
 
@@ -26,23 +26,7 @@ def snapshot(state: ClusterState, highest_number: int) -> Iterator[tuple[Any, li
     """(fact, buffers beside it). ``highest_number``: of all parties there ever were. The state must not change meanwhile."""
     yield StateFact(state.now, state.generation, highest_number), []
     for worker in state.workers.values():
-        yield (
-            WorkerFact(
-                worker.number,
-                worker.id,
-                worker.address,
-                worker.name,
-                worker.host,
-                worker.nthreads,
-                worker.memory_limit,
-                worker.resources,
-                worker.pid,
-                worker.local_directory,
-                worker.versions,
-                worker.nanny,
-            ),
-            [],
-        )
+        yield worker_fact(worker), []
     owners: dict[int, int] = {}
     for client in state.clients.values():
         yield (

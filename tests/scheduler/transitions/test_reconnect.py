@@ -424,7 +424,8 @@ def test_values_and_executions_find_those_who_want_them(first: str) -> None:
     for act in (client, worker) if first == "client" else (worker, client):
         act()
     assert scene.states("a b") == ["memory", "processing"]
-    assert scene.sent("w1") == []
+    # What was brought a while ago may have been dropped since.
+    assert scene.sent("w1") == ([] if first == "client" else ["fetch a@w1"])
     assert [line for line in scene.told("c") if "a" in line.split("@")[0]] == (
         ["pending a", "memory a@w1"] if first == "client" else ["memory a@w1"]
     )

@@ -89,7 +89,7 @@ def plan_replication(
         if task.state != MEMORY or task.actor:
             continue
         coming = state.copying.get(task, [])
-        have = [worker for worker in [*task.who_has, *coming] if worker in chosen]
+        have = [worker for worker in dict.fromkeys([*task.who_has, *coming]) if worker in chosen]
         wanted = min(count, len(workers)) - len(have)
         missing += max(wanted, 0) + len(coming)
         wanted = min(wanted, branching_factor * len(task.who_has) - len(coming))

@@ -95,8 +95,6 @@ def arrive(state: ClusterState, number: int, message: Any, scheduler_id: str, ou
 def _reconcile(state: ClusterState, worker: WorkerState, inventory: Any, known: bool, out: Outbox) -> None:
     if worker.status in (RUNNING, PAUSED):
         worker.status = inventory.status
-    if inventory.number not in (0, worker.number):
-        state.former_numbers[inventory.number] = worker.number
     Reconciliation(state, worker, inventory, known, out).run()
     # Only now: what it goes on with is not to be given to it, or to another one, anew.
     if worker.status == RUNNING:
@@ -114,6 +112,8 @@ def return_client(state: ClusterState, client: ClientState, message: Any, schedu
         raise PeerProtocolError("a client registers once on each connection")
     out.forget_session(client.number)
     client.connected = True
+    client.came_back = True
+    client.recalling = True
     state.absent_clients.pop(client, None)
     client.versions = dict(message.versions)
     client.met.clear()
@@ -140,6 +140,7 @@ def confirm_keys(state: ClusterState, client: ClientState, ids: list[int], erred
         task = find_task(state, client, id)
         if task is not None:
             meant.add(task)
+    client.recalling = False
     out.cancelled(client, gone, FORGOTTEN_MEANWHILE, None)
     for task in list(client.wants_what):
         if task not in meant:

@@ -23,16 +23,35 @@ def order_copies(state: ClusterState, recipient: WorkerState, tasks: list[TaskSt
     for task in tasks:
         if task.state != MEMORY or task.actor or task in recipient.has_what:
             continue
-        coming = state.copying.get(task)
-        if coming is None:
-            state.copying[task] = [recipient]
-        elif recipient in coming:
-            continue
-        else:
-            coming.append(recipient)
-        wanted.append(task)
+        if _is_new(state, task, recipient):
+            wanted.append(task)
     if wanted and recipient.connected:
         out.fetch(recipient, wanted)
+
+
+def make_sure(state: ClusterState, holder: WorkerState, tasks: list[TaskState], out: Outbox) -> None:
+    """``holder`` is said to have these, by somebody who may be mistaken: it says which it has, and fetches, or misses, the others."""
+    if not holder.connected:
+        # It will say when it comes back.
+        return
+    unsure: list[TaskState] = []
+    for task in tasks:
+        if _is_new(state, task, holder):
+            unsure.append(task)
+    if unsure:
+        out.fetch(holder, unsure)
+
+
+def _is_new(state: ClusterState, task: TaskState, recipient: WorkerState) -> bool:
+    """A copy of ``task`` for ``recipient`` is under way from here on; whether it was not before."""
+    coming = state.copying.get(task)
+    if coming is None:
+        state.copying[task] = [recipient]
+    elif recipient in coming:
+        return False
+    else:
+        coming.append(recipient)
+    return True
 
 
 def copy_came(state: ClusterState, task: TaskState, worker: WorkerState) -> None:
@@ -69,7 +88,10 @@ def keep_enough(state: ClusterState, task: TaskState, out: Outbox) -> None:
     if task.state != MEMORY or limits.scatter_copies < 2 or task.nbytes > limits.scatter_copy_limit_bytes:
         state.scarce.pop(task, None)
         return
-    missing = limits.scatter_copies - len(task.who_has) - len(state.copying.get(task, []))
+    missing = limits.scatter_copies - len(task.who_has)
+    for worker in state.copying.get(task, []):
+        if worker not in task.who_has:
+            missing -= 1
     if missing <= 0:
         state.scarce.pop(task, None)
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from treadle.exceptions import PeerProtocolError
-from treadle.scheduler.transitions.copies import order_copies
+from treadle.scheduler.transitions.copies import make_sure, order_copies
 from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.records import (
     ERRED,
@@ -140,7 +140,9 @@ def cancel_keys(state: ClusterState, client: ClientState, message: Any, out: Out
                 if dependent.state != FORGOTTEN:
                     stack.append(dependent)
     for loser, ids in lost.items():
-        out.cancelled(loser, ids, reason, message.msg)
+        # One that says anew what it had said may have submitted the key once more since, under the very id that others have kept.
+        if not loser.recalling:
+            out.cancelled(loser, ids, reason, message.msg)
 
 
 def retry_keys(state: ClusterState, client: ClientState, ids: list[int], out: Outbox) -> None:
@@ -201,6 +203,7 @@ def scatter_keys(state: ClusterState, client: ClientState, message: Any, tasks: 
             # Of a client that was given up: heard before, and kept for others.
             for worker in holders:
                 add_copy(state, task, worker)
+                make_sure(state, worker, [task], out)
             want_quietly(client, task)
             out.to_client(client).in_memory(task, task.who_has[0])
         elif not holders:
@@ -237,6 +240,9 @@ def scatter_keys(state: ClusterState, client: ClientState, message: Any, tasks: 
                 add_copy(state, task, worker)
             for worker in holders:
                 _note_announced(state, task, worker)
+                if client.came_back:
+                    # It may have put it there long ago, and said so to a scheduler that had it dropped again.
+                    make_sure(state, worker, [task], out)
 
 
 def _note_announced(state: ClusterState, task: TaskState, worker: WorkerState) -> None:

@@ -8,6 +8,25 @@ from treadle.messages.journal import CopiesFact, ErredFact, LostFact, MemoryFact
 from treadle.scheduler.transitions.records import ClientState, TaskState, WorkerState
 
 
+def worker_fact(worker: WorkerState) -> WorkerFact:
+    """All that another scheduler is to know of it before it comes back."""
+    return WorkerFact(
+        worker.number,
+        worker.id,
+        worker.address,
+        worker.name,
+        worker.host,
+        worker.nthreads,
+        worker.memory_limit,
+        worker.resources,
+        worker.pid,
+        worker.local_directory,
+        worker.versions,
+        worker.nanny,
+        worker.former,
+    )
+
+
 class Facts:
     """The durable facts since they were last taken: messages of ``messages.journal``, and the records of frames as the shell gave them."""
 
@@ -37,22 +56,7 @@ class Facts:
         self._types.append(task.type_name)
 
     def worker_joined(self, worker: WorkerState) -> None:
-        self.add(
-            WorkerFact(
-                worker.number,
-                worker.id,
-                worker.address,
-                worker.name,
-                worker.host,
-                worker.nthreads,
-                worker.memory_limit,
-                worker.resources,
-                worker.pid,
-                worker.local_directory,
-                worker.versions,
-                worker.nanny,
-            )
-        )
+        self.add(worker_fact(worker))
 
     def copied(self, task: TaskState, worker: WorkerState) -> None:
         self.add(CopiesFact(worker.number, [task.id]))

@@ -15,7 +15,7 @@ def forget_everything(state: ClusterState, out: Outbox) -> None:
     """All tasks are gone: workers are told to drop them, nobody wants any. Says nothing to clients."""
     for task, recipients in state.copying.items():
         for worker in recipients:
-            out.drop(task, worker)
+            out.drop_id(task.id, worker)
     reservations.forget_all(state)
     for worker in state.workers.values():
         for task in worker.has_what:

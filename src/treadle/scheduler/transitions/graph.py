@@ -173,6 +173,8 @@ def link(task: TaskState, needs: list[TaskState]) -> None:
     task.dependencies = needs
     group = task.group
     for dependency in needs:
+        if dependency.from_data or dependency.payload is None:
+            task.from_data = True
         if dependency.live_dependents == 0:
             dependency.dependents = [task]
         else:

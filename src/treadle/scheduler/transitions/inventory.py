@@ -14,6 +14,7 @@ from treadle.exceptions import PeerProtocolError
 from treadle.messages.client_scheduler import KeysPending
 from treadle.messages.worker_scheduler import DropKeys, UnlearnFunctions, WorkerPeersGone
 from treadle.scheduler.transitions import reports
+from treadle.scheduler.transitions.copies import make_sure
 from treadle.scheduler.transitions.desires import RECENTLY_S, alias, check_keys, is_of_before, want, want_quietly
 from treadle.scheduler.transitions.graph import add_task, get_group
 from treadle.scheduler.transitions.outbox import Outbox
@@ -84,6 +85,8 @@ class Reconciliation:
         #: Tasks whose values are here, and assignments that go on.
         self.held: dict[TaskState, None] = {}
         self.going: dict[TaskState, None] = {}
+        #: Said by clients to be here, of which the inventory does not know.
+        self.unsure: list[TaskState] = []
         #: Executing, and not assigned to it: (task, stage, attempt).
         self.adoptable: list[tuple[TaskState, int, int]] = []
 
@@ -93,12 +96,14 @@ class Reconciliation:
         self._take_assignments()
         moved = self._take_wishes()
         if self.drops:
-            out.say(worker, DropKeys(list(self.drops)))
+            # What it was fetching may have come, and the news of it be behind the inventory.
+            out.say(worker, DropKeys(list(self.drops), list(self.drops)))
         for id, canonical in self.renames:
             out.renumber(worker, id, canonical)
         self._take_acquaintances()
         if moved:
             out.holders_changed(worker, moved)
+        make_sure(self.state, worker, self.unsure, out)
         if self.known:
             self._send_again()
         for task, stage, attempt in self.adoptable:
@@ -114,7 +119,7 @@ class Reconciliation:
 
     def _is_another(self, task: TaskState, id: int) -> bool:
         """Whether what the worker has under that id, and the task's key, may be another value than the task's."""
-        if task.id == id or (len(task.who_has) == 1 and task.who_has[0] is self.worker):
+        if task.id == id or (len(task.who_has) == 1 and task.who_has[0] is self.worker and task not in self.held):
             # A client has said that it is here, and there is nothing else that could be meant.
             return False
         # Unless the client that gave the id has said that it is the task's.
@@ -131,7 +136,13 @@ class Reconciliation:
     def _take_values(self) -> None:
         state, worker, inventory, out = self.state, self.worker, self.inventory, self.out
         fresh = set(inventory.fresh)
-        for row in range(len(inventory.ids)):
+        rows: list[int] = []
+        others: list[int] = []
+        for row, id in enumerate(inventory.ids):
+            # Of two values for one key, the one that has its name is meant.
+            (rows if id in state.by_id else others).append(row)
+        rows += others
+        for row in rows:
             id = inventory.ids[row]
             nbytes = inventory.nbytes[row]
             type_name = inventory.type_names[inventory.types[row]]
@@ -165,6 +176,8 @@ class Reconciliation:
                 worker.actors.pop(task, None)
                 if not task.who_has:
                     state.recommend(task, RELEASED)
+            else:
+                self.unsure.append(task)
 
     def _take_assignments(self) -> None:
         state, worker, inventory = self.state, self.worker, self.inventory

@@ -386,6 +386,9 @@ class Transitions:
         elif kind is ConnectionLost or kind is Sent:
             # A client's farewell is behind it in the same frame.
             pass
+        elif any([number == event.session for number, _reason in turned.closes]):
+            # What it had said behind its registration, which was refused.
+            pass
         else:
             raise PeerProtocolError(f"{kind.__name__} came from a party that has not registered, or has left")
 

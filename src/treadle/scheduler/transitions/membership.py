@@ -50,6 +50,7 @@ def add_worker(state: ClusterState, number: int, message: Any, scheduler_id: str
         message.nanny,
         message.local_directory,
         dict(message.versions),
+        _former_numbers(message.inventory, number),
     )
     if refusal:
         out.say(worker, WorkerRefused(0, "ValueError", refusal))
@@ -61,6 +62,12 @@ def add_worker(state: ClusterState, number: int, message: Any, scheduler_id: str
     return worker
 
 
+def _former_numbers(inventory: Any, number: int) -> list[int]:
+    if inventory is None:
+        return []
+    return [former for former in (*(inventory.former or ()), inventory.number) if former not in (0, number)]
+
+
 def index_worker(state: ClusterState, worker: WorkerState) -> None:
     """It is known from here on."""
     worker.last_seen = state.now
@@ -68,6 +75,8 @@ def index_worker(state: ClusterState, worker: WorkerState) -> None:
     state.by_number[worker.number] = worker
     state.by_name[worker.name] = worker
     state.by_worker_id[worker.id] = worker
+    for number in worker.former:
+        state.former_numbers[number] = worker.number
     state.by_host.setdefault(worker.host, {})[worker] = None
     for name in worker.resources:
         state.by_resource.setdefault(name, {})[worker] = None
@@ -163,6 +172,9 @@ def remove_worker(state: ClusterState, worker: WorkerState, blame: bool, out: Ou
     del state.by_name[worker.name]
     del state.by_worker_id[worker.id]
     state.absent_workers.pop(worker, None)
+    for number in worker.former:
+        if state.former_numbers.get(number) == worker.number:
+            del state.former_numbers[number]
     del state.by_host[worker.host][worker]
     if not state.by_host[worker.host]:
         del state.by_host[worker.host]
@@ -193,6 +205,7 @@ def add_client(state: ClusterState, number: int, message: Any, scheduler_id: str
     client = ClientState(number, message.id, dict(message.versions))
     client.last_seen = state.now
     client.stranger = message.number != 0
+    client.came_back = client.recalling = client.stranger
     state.clients[client.id] = client
     state.clients_by_number[number] = client
     out.to_client(client).add(ClientWelcome(number, scheduler_id))

@@ -50,6 +50,8 @@ class WorkerQueue:
         #: Function of the last of ``compute``: the worker knows it.
         self.function: FunctionState | None = None
         self.drops: dict[int, None] = {}
+        #: Those of ``drops`` that may be there although they are not counted on.
+        self.doubtful: dict[int, None] = {}
 
     def seal(self) -> None:
         """Close the open batches: what follows is said after them."""
@@ -64,7 +66,11 @@ class WorkerQueue:
         if compute is not None:
             self.messages.append(compute)
         if self.drops:
-            self.messages.append(DropKeys(list(self.drops)))
+            doubtful = None
+            if self.doubtful:
+                doubtful = list(self.doubtful)
+                self.doubtful = {}
+            self.messages.append(DropKeys(list(self.drops), doubtful))
             self.drops = {}
 
     def meet(self, holder: WorkerState) -> None:
@@ -223,11 +229,14 @@ class Outbox:
         queue.compute.append(task)
 
     def drop(self, task: TaskState, worker: WorkerState) -> None:
-        self.drop_id(task.id, worker)
+        """The worker shall forget the value that it has, as is known."""
+        self.to_worker(worker).drops[task.id] = None
 
     def drop_id(self, id: int, worker: WorkerState) -> None:
-        """The worker shall forget that key, also one that the scheduler no longer knows."""
-        self.to_worker(worker).drops[id] = None
+        """The worker shall forget that key, whatever it has of it; also one that the scheduler no longer knows."""
+        queue = self.to_worker(worker)
+        queue.drops[id] = None
+        queue.doubtful[id] = None
 
     def abandon(self, task: TaskState, worker: WorkerState) -> None:
         """The assignment of ``task`` to ``worker`` is void. When it was not sent yet, nothing is said at all."""
@@ -236,6 +245,7 @@ class Outbox:
             queue.compute.remove(task)
         else:
             queue.drops[task.id] = None
+            queue.doubtful[task.id] = None
 
     def say(self, worker: WorkerState, message: Any) -> None:
         """Any other message, behind what was queued before it."""

@@ -111,6 +111,10 @@ class ClientState:
         self.returning: Any = None
         #: It served an earlier scheduler, and may name what only that one knew.
         self.stranger: bool = False
+        #: It has registered more than once: what it says may be old.
+        self.came_back: bool = False
+        #: It says once more what this scheduler may not have heard, and will then ask where all its keys stand.
+        self.recalling: bool = False
 
     def shrink(self) -> None:
         """When something came from it."""
@@ -150,6 +154,7 @@ class WorkerState:
         nanny: str | None,
         local_directory: str,
         versions: dict[str, str],
+        former: list[int],
     ) -> None:
         self.number: int = number
         self.id: str = id
@@ -163,6 +168,8 @@ class WorkerState:
         self.nanny: str | None = nanny
         self.local_directory: str = local_directory
         self.versions: dict[str, str] = versions
+        #: Numbers that it had before: clients may know it by these.
+        self.former: list[int] = former
         self.status: str = RUNNING
         #: Amounts of ``resources`` that tasks in ``processing`` ask for.
         self.used_resources: dict[str, float] = dict.fromkeys(resources, 0.0)
@@ -240,6 +247,8 @@ class TaskState:
         self.options: TaskOptions | None = None
         #: A client wants a small value along with the news that it is there.
         self.eager: bool = False
+        #: Somewhere behind it is data without a recipe: when that is gone, it cannot be computed again either.
+        self.from_data: bool = False
         #: What it needs; shared empty list when nothing.
         self.dependencies: list[TaskState] = NO_TASKS
         #: What needs it; may contain forgotten tasks, ``live_dependents`` counts the others.

@@ -156,7 +156,7 @@ def replicas_missing(state: ClusterState, worker: WorkerState, message: Any, out
             # Also itself: asked for a value that it is said to have and has not, it would ask for ever.
             remove_copy(state, task, holder)
             if holder is not worker:
-                out.drop(task, holder)
+                out.drop_id(task.id, holder)
         if task.who_has:
             elsewhere[task] = None
         else:

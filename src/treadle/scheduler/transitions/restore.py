@@ -155,6 +155,7 @@ def _worker(state: ClusterState, fact: Any) -> None:
         fact.nanny,
         fact.local_directory,
         fact.versions,
+        fact.former,
     )
     worker.connected = False
     membership.index_worker(state, worker)

@@ -32,7 +32,9 @@ class _Judge:
         #: Parties may have been given up.
         self.given_up = cluster.jumped or (bool(cluster.cuts or cluster.schedulers_killed) and cluster.scenario.grace_s < 1)
         retried = any([other.retried for other in cluster.everybody])
-        lost = cluster.killed or cluster.data_lost or cluster.retirements or cluster.replaced or retried or self.given_up
+        lost = (
+            cluster.killed or cluster.data_lost or cluster.retirements or cluster.replaced or cluster.restarted or retried or self.given_up
+        )
         # Keys that were finished at an earlier scheduler are data without a recipe at this one.
         forgotten = cluster.replaced or any([other.forgotten for other in cluster.everybody])
         self.lost_data = bool(lost and (forgotten or self.ancestors & cluster.scattered))
@@ -57,10 +59,6 @@ class _Judge:
         assert task is not None and task.key == self.key and task.who_has, f"nobody has it: {about}"
         for holder in task.who_has:
             worker = cluster.by_address[holder.address]
-            said_again = self.given_up or cluster.restarted or (cluster.schedulers_killed and cluster.data_lost)
-            if said_again and self.ancestors & cluster.scattered and worker.core.stored_key(task.id) is None:
-                # A client has said once more that it put the value there: that it is lost is seen when it is used.
-                continue
             assert worker.core.stored_key(task.id) is not None, f"{worker.name} should have it: {about}"
             assert worker.store[self.key] == cluster.universe.expected[self.key], f"{worker.name} has a wrong value: {about}"
 

@@ -54,7 +54,7 @@ from treadle.worker.transitions.rules.executing import (
     executions_started,
     take_back_done,
 )
-from treadle.worker.transitions.rules.inventory import inventory, keys_renumbered
+from treadle.worker.transitions.rules.inventory import inventory, keys_renumbered, take_number
 from treadle.worker.transitions.rules.memory import data_lost, data_put, executions_done, store_failed
 from treadle.worker.transitions.rules.ready import release_constrained
 from treadle.worker.transitions.rules.released import drop_keys, take_back
@@ -115,7 +115,7 @@ class WorkerTransitions:
             compute_tasks(state, event, buffers, out)
         elif kind is DropKeys:
             assert isinstance(event, DropKeys)
-            drop_keys(state, event.ids, out)
+            drop_keys(state, event.ids, event.doubtful, out)
         elif isinstance(event, BuffersCame):
             self._buffers = event.buffers
         elif isinstance(event, (ExecutionFailed, ExecutionRescheduled, ExecutionUnready, ExecutionsStarted, ExecutionsSeceded)):
@@ -167,9 +167,9 @@ class WorkerTransitions:
         elif isinstance(event, WorkerPeersGone):
             peers_gone(state, event.numbers, out)
         elif isinstance(event, WorkerWelcome):
-            state.number = event.number
+            take_number(state, event.number)
         elif isinstance(event, KeysRenumbered):
-            drop_keys(state, keys_renumbered(state, event.ids, event.canonical, out), out)
+            drop_keys(state, keys_renumbered(state, event.ids, event.canonical, out), None, out)
 
     def _pause(self, paused: bool, out: WorkerOutbox) -> None:
         state = self.state

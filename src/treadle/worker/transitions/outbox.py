@@ -108,6 +108,8 @@ class WorkerOutbox:
             index = len(self._type_names)
             self._type_index[type_name] = index
             self._type_names.append(type_name)
+        if self._replicas_dropped:
+            self._replicas_dropped.pop(id, None)
         self._finished_ids.append(id)
         self._finished_attempts.append(attempt)
         self._finished_nbytes.append(nbytes)
@@ -138,10 +140,15 @@ class WorkerOutbox:
         self._kept.append(id)
 
     def replica_added(self, id: int) -> None:
+        self._replicas_dropped.pop(id, None)
         self._replicas_added[id] = None
 
     def replica_dropped(self, id: int) -> None:
         self._replicas_dropped[id] = None
+
+    def replica_renamed(self, id: int) -> None:
+        """Something else is called so from here on; what was dropped before under that name is not missed."""
+        self._replicas_dropped.pop(id, None)
 
     def missing(self, id: int, holder: int) -> None:
         self._missing.append(id)

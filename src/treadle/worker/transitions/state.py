@@ -28,6 +28,7 @@ class LocalState:
         "backoffs",
         "constrained",
         "counts",
+        "former_numbers",
         "host",
         "max_outgoing",
         "max_request_bytes",
@@ -55,6 +56,8 @@ class LocalState:
     ) -> None:
         #: Own number; 0 before the scheduler's welcome.
         self.number: int = 0
+        #: Those that it had before, oldest first.
+        self.former_numbers: list[int] = []
         self.host: str = host
         self.tasks: dict[int, WorkerTask] = {}
         #: Tasks by state; a running total of ``tasks``.

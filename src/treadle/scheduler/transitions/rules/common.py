@@ -96,19 +96,22 @@ def drop_copies(state: ClusterState, task: TaskState, out: Outbox) -> None:
     """All holders shall forget the value, and who is fetching a copy to keep need not."""
     if state.copying:
         for worker in state.copying.pop(task, []):
-            out.drop(task, worker)
+            out.drop_id(task.id, worker)
     if state.scarce:
         state.scarce.pop(task, None)
-    # What cannot be made again is kept until the journal says that nobody wants it: another scheduler may not know that.
-    facts = None if task.has_recipe else state.facts
+    # What cannot be made again is kept until the journal says that nobody needs it: another scheduler may not know that.
+    facts = None if task.has_recipe and not task.from_data else state.facts
     for worker in task.who_has:
         del worker.has_what[task]
         worker.nbytes -= task.nbytes
         state.total_nbytes -= task.nbytes
         if task.options is not None and task.options.actor:
             worker.actors.pop(task, None)
-        if facts is None:
+        if facts is None and task.has_recipe:
             out.drop(task, worker)
+        elif facts is None:
+            # It was perhaps asked whether it has it.
+            out.drop_id(task.id, worker)
         else:
             facts.drop_later(task, worker)
     task.who_has = NO_WORKERS

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from treadle.scheduler.transitions.copies import make_sure
 from treadle.scheduler.transitions.durations import place, set_long_running
 from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.placement import assign
@@ -79,6 +80,8 @@ def adopt(state: ClusterState, task: TaskState, worker: WorkerState, stage: int,
     if task.has_recipe:
         # The worker takes it for another attempt of what it executes, and reports it as that.
         assign(state, task, worker, out)
+        # It may be done with it already: the news of that comes in this turn, perhaps, and nobody wants it any more.
+        out.to_worker(worker).seal()
     else:
         move(state, task, PROCESSING, out)
         task.attempt = attempt
@@ -129,6 +132,9 @@ def claim(state: ClusterState, task: TaskState, last_chance: bool, out: Outbox) 
             found = True
             if orphan.id != task.id:
                 out.renumber(worker, orphan.id, task.id)
+            if not task.has_recipe:
+                # It may have been dropped since it was brought.
+                make_sure(state, worker, [task], out)
         else:
             out.drop_id(orphan.id, worker)
     for orphan in rows:

@@ -21,6 +21,8 @@ from treadle.worker.transitions.state import LocalState
 #: How long what was told to the scheduler, or is told by a client, may be on its way: seconds, and so many failures.
 RECENTLY_S: Final = 60.0
 MOST_ERRORS: Final = 200
+#: How many of its former numbers a worker remembers.
+MOST_NUMBERS: Final = 32
 
 
 def note_error(state: LocalState, row: TaskErred) -> None:
@@ -42,11 +44,21 @@ def note_put(state: LocalState, id: int) -> None:
         del puts[first]
 
 
+def take_number(state: LocalState, number: int) -> None:
+    """What the scheduler calls this worker from here on."""
+    former = state.former_numbers
+    if state.number not in (0, number):
+        former.append(state.number)
+        del former[:-MOST_NUMBERS]
+    state.number = number
+
+
 def inventory(state: LocalState, now: float) -> Inventory:
     """All that this worker has and does. Functions are the shell's."""
     found = Inventory([], [], [], [], [], [], [], [], [], [], [], [], [], list(state.peers), "")
     found.status = "paused" if state.paused else "running"
     found.number = state.number
+    found.former = list(state.former_numbers)
     types: dict[str, int] = {}
     for task in state.tasks.values():
         now_state = task.state
@@ -110,6 +122,7 @@ def _renumber(state: LocalState, task: WorkerTask, id: int, out: WorkerOutbox) -
     task.remote = None
     if old in out.store:
         out.store[id] = out.store.pop(old)
+    out.replica_renamed(id)
     if old in state.recent_puts:
         state.recent_puts[id] = state.recent_puts.pop(old)
     return True

@@ -96,8 +96,13 @@ def take_back(state: LocalState, ids: list[int], attempts: list[int], out: Worke
             out.kept(task.id)
 
 
-def drop_keys(state: LocalState, ids: list[int], out: WorkerOutbox) -> None:
+def drop_keys(state: LocalState, ids: list[int], doubtful: list[int] | None, out: WorkerOutbox) -> None:
     """Forget these. Values that tasks here still need come last: those tasks may be dropped by the same message."""
+    if doubtful is not None:
+        for id in doubtful:
+            told = state.tasks.get(id)
+            if told is not None and told.state == MEMORY:
+                out.replica_dropped(id)
     needed: list[WorkerTask] = []
     for id in ids:
         task = state.tasks.get(id)

@@ -21,6 +21,7 @@ from treadle.messages.worker_scheduler import DropKeys
 from treadle.scheduler.recovery import DURABLE, Recovery, recover
 from treadle.scheduler.sessions import Arrival, Sessions
 from treadle.scheduler.transitions.machine import Event, Transitions
+from treadle.scheduler.transitions.records import ClientState
 from treadle.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ class Journal:
         self._compact_from_bytes = compact_from_bytes
         self._tell = tell
         #: (number of a record, client, number of its frame): to be told when that record is durable.
-        self._promises: deque[tuple[int, int, int]] = deque()
+        self._promises: deque[tuple[int, ClientState, int]] = deque()
         #: (number of a record, worker, id): values to be dropped when that record is durable.
         self._drops: deque[tuple[int, int, int]] = deque()
         self._compaction: asyncio.Task[None] | None = None
@@ -160,7 +161,9 @@ class Journal:
             self.record(facts, now)
         for event in events:
             if type(event.message) is Sent:
-                self._promises.append((self._writer.appended, event.session, event.message.sequence))
+                client = self._core.state.clients_by_number.get(event.session)
+                if client is not None:
+                    self._promises.append((self._writer.appended, client, event.message.sequence))
                 if self._writer.durable == self._writer.appended:
                     self._loop.call_soon(self._on_durable, self._writer.durable)
 
@@ -188,7 +191,9 @@ class Journal:
         promises = self._promises
         while promises and promises[0][0] <= count:
             _record, client, sequence = promises.popleft()
-            found[client] = sequence
+            # One that was given up meanwhile, and is back, counts its frames anew.
+            if self._core.state.clients_by_number.get(client.number) is client:
+                found[client.number] = sequence
         if found:
             self._tell(FramesDurable(list(found), list(found.values())))
         drops: dict[int, list[int]] = {}

@@ -131,7 +131,7 @@ def replicas_added(state: ClusterState, worker: WorkerState, ids: list[int], out
                 copy_came(state, task, worker)
             add_copy(state, task, worker)
         else:
-            # Released while it was on its way.
+            # Released while it was on its way, or put there by a client that has not lived to say so.
             drop_stale(state, worker, id, out)
 
 

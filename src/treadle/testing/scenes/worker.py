@@ -249,5 +249,5 @@ _HAPPENS: list[tuple[str, Callable[..., Any]]] = [
     (r"the disk loses (\S+)", lambda stage, key: DataLost([stage.id(key)])),
     (r"its memory is full", lambda stage: Paused(True)),
     (r"there is memory again", lambda stage: Paused(False)),
-    (r"the pause is over", lambda stage: stage.wait()),
+    (r"the pause is over|a minute passes", lambda stage: stage.wait()),
 ]

@@ -61,7 +61,9 @@ class Cluster:
         self.replaced = 0
         self.clients_killed = 0
         self.retirements = 0
+        #: Whether the clock of a scheduler has gone forward at once, and that of a worker.
         self.jumped = False
+        self.suspended = False
         self.start_scheduler()
 
     # ----------------------------------------------------------------------------------------------- scheduler

@@ -280,6 +280,7 @@ class _Trial:
             return
         if isinstance(who, SimulatedWorker):
             who.jumped_s += seconds
+            self.cluster.suspended = True
         else:
             self.cluster.jumped = True
             who.loop.jumped_s += seconds

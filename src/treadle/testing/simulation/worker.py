@@ -94,6 +94,8 @@ class SimulatedWorker:
         self._ready: list[tuple[Any, int, Execute]] = []
         self._held: dict[int, Execute] = {}
         self._turns = 0
+        #: When it will look at the clock.
+        self._wake_at = 0.0
         #: id -> attempt.
         self.running: dict[int, int] = {}
         self._threads_used = 0
@@ -205,7 +207,8 @@ class SimulatedWorker:
             self._held[spec.id] = spec
         for fetch in out.fetch:
             self._fetch(fetch)
-        if out.wake_at:
+        if out.wake_at and (self._wake_at <= self.now() or out.wake_at < self._wake_at):
+            self._wake_at = out.wake_at
             self.world.later(max(0.0, out.wake_at - self.now()), lambda: self.say(Tick()))
         if out.take_back:
             taken = [id for id in dict.fromkeys(out.take_back) if id in self._held]

@@ -54,7 +54,7 @@ from treadle.worker.transitions.rules.executing import (
     executions_started,
     take_back_done,
 )
-from treadle.worker.transitions.rules.inventory import inventory, keys_renumbered, take_number
+from treadle.worker.transitions.rules.inventory import end_puts, inventory, keys_renumbered, take_number
 from treadle.worker.transitions.rules.memory import data_lost, data_put, executions_done, store_failed
 from treadle.worker.transitions.rules.ready import release_constrained
 from treadle.worker.transitions.rules.released import drop_keys, take_back
@@ -98,6 +98,8 @@ class WorkerTransitions:
             start_requests(state, out)
         if state.backoffs:
             out.wake_at = state.backoffs[0][0]
+        if state.recent_puts:
+            end_puts(state, out)
         if state.validate:
             validate(state)
         return out

@@ -35,13 +35,24 @@ def note_error(state: LocalState, row: TaskErred) -> None:
 
 def note_put(state: LocalState, id: int) -> None:
     """A client will tell the scheduler of the value, which may not know it yet when it is told by this worker."""
+    state.recent_puts.pop(id, None)
+    state.recent_puts[id] = state.story.now
+
+
+def end_puts(state: LocalState, out: WorkerOutbox) -> None:
+    """What was put here a while ago is told to the scheduler: it says that nobody wants it when the client has not lived to say that."""
     puts = state.recent_puts
-    puts[id] = state.story.now
-    while len(puts) > 1:
+    while puts:
         first = next(iter(puts))
-        if puts[first] > state.story.now - RECENTLY_S:
+        until = puts[first] + RECENTLY_S
+        if until > state.story.now:
+            if out.wake_at == 0.0 or out.wake_at > until:
+                out.wake_at = until
             return
         del puts[first]
+        task = state.tasks.get(first)
+        if task is not None and task.state == MEMORY:
+            out.replica_added(first)
 
 
 def take_number(state: LocalState, number: int) -> None:

@@ -52,12 +52,15 @@ FAILED = {
     51716: "a client that was given up and came back while the disk was slow was never welcomed once more",
     40857: "a value that was put on a worker that nobody knew by that name any more stayed there for ever",
     20778: "the same key, submitted twice at once in chunks that alternate, and cancelled, was waited for for ever",
+    61954: "an execution that nobody had asked for yet, and that had failed, was waited for for ever",
+    61787: "the same for one that a worker was told to give up when it came a second time",
     13398: "what a client said of a key that came back in the same turn meant something else to the reader of the journal",
 }
 #: Others that failed for the same reasons.
 _ALSO = (
     "935 1743 3778 10532 14012 22659 24501 25112 27810 20693 20847 21309 24090 "
     "24119 24708 25780 28006 28015 29919 30401 30555 30556 40374 40659 44491 48029 "
+    "66168 69756 "
 )
 FAILED_ALSO = [int(seed) for seed in _ALSO.split()]
 

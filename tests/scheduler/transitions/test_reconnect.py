@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 
-from treadle.messages.base import TaskOptions
+from treadle.messages.base import TaskError, TaskOptions
 from treadle.messages.client_scheduler import ClientWelcome, KeysAliased, Received, RegisterClient
 from treadle.messages.scheduler_local import ConnectionLost
 from treadle.messages.worker_scheduler import (
     KeysRenumbered,
     RegisterWorker,
+    TaskErred,
+    TasksErred,
     TasksFinished,
     UnlearnFunctions,
     WorkerPeersGone,
@@ -442,6 +444,30 @@ def test_an_execution_that_ends_before_anybody_asks_for_it() -> None:
     scene.return_client()
     scene.reattach("a", "b")
     assert scene.told("c") == ["memory a@w1", "memory b@w1"]
+
+
+def test_an_execution_that_fails_before_anybody_asks_for_it_is_not_waited_for() -> None:
+    scene = restarted("w1")
+    ids = scene.parties["c"].ids
+    scene.come_back("w1", executing=["b"], ids=dict(ids))
+    error = TaskError(b"", b"", "it failed", "")
+    scene.event("w1", TasksErred([TaskErred(ids["b"], scene.parties["w1"].attempts["b"], error, 0.0, 1.0)]))
+    assert scene.sent("w1") == ["drop b"]
+    scene.return_client()
+    scene.reattach("b")
+    assert scene.state("b") == "no-worker"
+
+
+def test_a_worker_that_comes_a_second_time_goes_on_with_what_nobody_has_asked_for() -> None:
+    scene = restarted("w1")
+    ids = dict(scene.parties["c"].ids)
+    scene.come_back("w1", executing=["a", "b"], ids=ids)
+    scene.lose("w1")
+    scene.come_back("w1", holding=["a"], executing=["b"], ids=ids)
+    assert "drop" not in " ".join(scene.sent("w1"))
+    scene.return_client()
+    scene.reattach("a", "b")
+    assert scene.states("a b") == ["memory", "processing"]
 
 
 def test_what_is_submitted_again_takes_the_value_that_is_there() -> None:

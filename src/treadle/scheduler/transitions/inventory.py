@@ -38,6 +38,7 @@ from treadle.scheduler.transitions.rules.orphans import (
     adopt,
     await_value,
     claim,
+    forget_orphans,
     give_up,
     is_recovering,
     keep_orphan,
@@ -92,6 +93,8 @@ class Reconciliation:
 
     def run(self) -> None:
         out, worker = self.out, self.worker
+        if self.state.orphans:
+            forget_orphans(self.state, worker, {*self.inventory.ids, *self.inventory.assigned})
         self._take_values()
         self._take_assignments()
         moved = self._take_wishes()
@@ -126,12 +129,12 @@ class Reconciliation:
         client = self.state.clients_by_number.get(id >> 32)
         return client is None or client.aliases.get(id) is not task
 
-    def _is_kept(self, key: Any, id: int) -> bool:
-        """Whether it is kept for somebody who may ask for it, since the worker came for the first time."""
+    def _kept(self, key: Any, id: int) -> Orphan | None:
+        """It, when it is kept for somebody who may ask for it, since the worker came for the first time."""
         for orphan in self.state.orphans.get(key, []):
             if orphan.worker is self.worker and orphan.id == id:
-                return True
-        return False
+                return orphan
+        return None
 
     def _take_values(self) -> None:
         state, worker, inventory, out = self.state, self.worker, self.inventory, self.out
@@ -159,8 +162,12 @@ class Reconciliation:
                 # The news of a fresh one is on its way, or has come and gone while the worker was away: then nobody asks for it.
                 keep_orphan(state, NOBODYS if is_fresh and not is_unwritten else key_from_wire(inventory.keys[row]), orphan)
             elif task is None:
-                if not self._is_kept(key_from_wire(inventory.keys[row]), id):
+                kept = self._kept(key_from_wire(inventory.keys[row]), id)
+                if kept is None:
                     self.drops[id] = None
+                else:
+                    # It was executing when the worker came before.
+                    kept.stage, kept.nbytes, kept.type_name = NOT_RUNNING, nbytes, type_name
             elif task not in self.held and accept_value(state, task, worker, nbytes, type_name, out):
                 if task.id != id:
                     self.renames.append((id, task.id))
@@ -194,7 +201,7 @@ class Reconciliation:
                     orphan.attempt = attempt
                     orphan.stage = stage
                     keep_orphan(state, key_from_wire(inventory.assigned_keys[row]), orphan)
-                else:
+                elif self._kept(key_from_wire(inventory.assigned_keys[row]), id) is None:
                     self.drops[id] = None
             elif task.id != id:
                 self.drops[id] = None

@@ -11,7 +11,7 @@ from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.records import ERRED, MEMORY, RELEASED, WAITING, TaskState, WorkerState
 from treadle.scheduler.transitions.rules.common import add_copy, remove_copy
 from treadle.scheduler.transitions.rules.memory import to_memory
-from treadle.scheduler.transitions.rules.orphans import orphan_finished
+from treadle.scheduler.transitions.rules.orphans import orphan_ended, orphan_finished
 from treadle.scheduler.transitions.state import ClusterState
 
 
@@ -66,6 +66,7 @@ def tasks_erred(state: ClusterState, worker: WorkerState, message: Any, out: Out
     for row in message.tasks:
         task = current(state, worker, row.id, row.attempt)
         if task is None:
+            orphan_ended(state, worker, row.id)
             drop_stale(state, worker, row.id, out)
         else:
             task_erred(state, task, row.error)
@@ -90,6 +91,8 @@ def tasks_returned(state: ClusterState, worker: WorkerState, ids: list[int], att
         task = current(state, worker, id, attempt)
         if task is not None:
             state.recommend(task, WAITING)
+        else:
+            orphan_ended(state, worker, id)
 
 
 def tasks_rescheduled(state: ClusterState, worker: WorkerState, ids: list[int], attempts: list[int]) -> None:
@@ -99,6 +102,8 @@ def tasks_rescheduled(state: ClusterState, worker: WorkerState, ids: list[int], 
         if task is not None:
             state.avoided[task] = worker
             state.recommend(task, WAITING)
+        else:
+            orphan_ended(state, worker, id)
 
 
 def take_back_refused(state: ClusterState, worker: WorkerState, ids: list[int]) -> None:

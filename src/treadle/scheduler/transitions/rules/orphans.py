@@ -168,6 +168,27 @@ def orphan_finished(state: ClusterState, worker: WorkerState, id: int, nbytes: i
     return False
 
 
+def orphan_ended(state: ClusterState, worker: WorkerState, id: int) -> None:
+    """``worker`` is done with something that nobody knows, and has no value to show for it: nobody shall wait for that."""
+    for key, rows in state.orphans.items():
+        for orphan in rows:
+            if orphan.worker is worker and orphan.id == id and orphan.stage != NOT_RUNNING:
+                rows.remove(orphan)
+                if not rows:
+                    del state.orphans[key]
+                return
+
+
+def forget_orphans(state: ClusterState, worker: WorkerState, but: set[int]) -> None:
+    """``worker`` has none any more with other ids."""
+    for key, rows in list(state.orphans.items()):
+        kept = [orphan for orphan in rows if orphan.worker is not worker or orphan.id in but]
+        if not kept:
+            del state.orphans[key]
+        elif len(kept) < len(rows):
+            state.orphans[key] = kept
+
+
 def expire_orphans(state: ClusterState, out: Outbox) -> None:
     """Nobody has claimed them."""
     for rows in state.orphans.values():

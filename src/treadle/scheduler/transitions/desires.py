@@ -33,8 +33,13 @@ def alias(client: ClientState, id: int, task: TaskState, out: Outbox) -> None:
     """The client calls ``task`` also ``id``."""
     if id == task.id:
         return
-    client.aliases[id] = task
-    client.alias_ids.setdefault(task, []).append(id)
+    before = client.aliases.get(id)
+    if before is not task:
+        if before is not None:
+            # It says once more what was written down in part: the key was forgotten, and submitted anew.
+            client.alias_ids[before].remove(id)
+        client.aliases[id] = task
+        client.alias_ids.setdefault(task, []).append(id)
     out.aliased(client, [id], [task.id])
 
 

@@ -192,3 +192,13 @@ def test_at_another_scheduler_a_key_has_its_own_id_again(env):
     assert env.ledger.release([a]) == [theirs]
     env.ledger.take_own_ids()
     assert env.ledger.by_id == {b.id: b}
+
+
+def test_a_client_speaks_of_a_key_by_its_own_id_and_hears_of_it_by_either(env):
+    a, b = env.add("a", "b")
+    own, theirs = a.id, (1 << 32) + 9
+    env.hear(KeysAliased([own], [theirs]))
+    assert [env.ledger.own_id(state) for state in (a, b)] == [own, b.id]
+    # The scheduler has forgotten the other name when it says so.
+    env.hear(KeysCancelled([own, own + 1000], "already forgotten", None))
+    assert a.status is CANCELLED and b.status is PENDING

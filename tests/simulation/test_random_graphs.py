@@ -52,6 +52,7 @@ FAILED = {
     51716: "a client that was given up and came back while the disk was slow was never welcomed once more",
     40857: "a value that was put on a worker that nobody knew by that name any more stayed there for ever",
     20778: "the same key, submitted twice at once in chunks that alternate, and cancelled, was waited for for ever",
+    120271: "what depended on a key by the name that another client had given it was cancelled by a scheduler that did not know that name",
     114745: "a client that said once more what was written down in part had the same name twice",
     60251: "the failure of work that was to be forgotten, which runs again since others need it, failed these at the next scheduler",
     61954: "an execution that nobody had asked for yet, and that had failed, was waited for for ever",

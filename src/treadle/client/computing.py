@@ -269,7 +269,7 @@ class _Sending:
 
     def id_of(self, key: Key) -> int:
         id = self.ids.get(key)
-        return self.external[key].id if id is None else id
+        return self.client.session.ledger.own_id(self.external[key]) if id is None else id
 
     def append(self, columns: Columns, chunk: Sequence[Key], later: dict[Key, int], start: int) -> dict[Key, Future]:
         """To what is to be sent. The futures of the wanted rows."""

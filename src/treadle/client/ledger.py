@@ -200,6 +200,10 @@ class Ledger:
             self.by_id[own] = state
         self.own_ids.clear()
 
+    def own_id(self, state: KeyState) -> int:
+        """Its name for what is said of it in frames: another scheduler, which may get them anew, need not know those of this one."""
+        return self.own_ids.get(state.id, state.id) if self.own_ids else state.id
+
     def _bury(self, state: KeyState) -> None:
         del self.by_id[state.id]
         if self.own_ids:

@@ -211,7 +211,7 @@ class SubmitMethods(ClientBase):
                 if needs or message.dependencies is not None:
                     if message.dependencies is None:
                         message.dependencies = [[] for _ in range(len(message.ids) - 1)]
-                    message.dependencies.append([need.state.id for need in needs])
+                    message.dependencies.append([session.ledger.own_id(need.state) for need in needs])
                 session.outgoing.grow(len(call.payload))
         return Future(key, self, state)
 
@@ -240,7 +240,8 @@ class SubmitMethods(ClientBase):
                     held = constants.held[constant.key] = Future(constant.key, self, present)
                     if missing:
                         columns.add(constant_ids.start, constant.key, 0, constant.payload, constant.buffers, wanted=True)
-            dependencies = [(need if isinstance(need, Future) else constants.held[need]).state.id for need in needs]
+            futures = [need if isinstance(need, Future) else constants.held[need] for need in needs]
+            dependencies = [session.ledger.own_id(future.state) for future in futures]
             columns.add(ids.start, key, self._define(known), call.payload, call.buffers, dependencies, wanted=True)
         return state
 

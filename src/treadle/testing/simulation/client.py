@@ -201,7 +201,7 @@ class SimulatedClient:
             else:
                 functions.append(0)
                 payloads.append(dumps_node(universe.node(key))[0])
-            dependencies.append([ids[need] if need in ids else outside[need].id for need in universe.needs[key]])
+            dependencies.append([ids[need] if need in ids else self.ledger.own_id(outside[need]) for need in universe.needs[key]])
             if key in wanted:
                 if key not in self.ledger.states:
                     wanted_ids.append(ids[key])

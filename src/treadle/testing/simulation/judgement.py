@@ -82,9 +82,6 @@ class _Judge:
         lost_name = reason in ("already forgotten", "lost dependencies") and bool(ancestors & client.attached)
         # The disk was full; the client may have been away when it was told so.
         refused = reason in ("lost dependencies", "already forgotten") and cluster.disk is not None and cluster.disk.refusals
-        # It knew the key by the name that another client gave it, to a scheduler that died before it had written that down.
-        if cluster.schedulers_killed and len(cluster.everybody) > 1:
-            lost_name = lost_name or reason == "lost dependencies"
         # It was away for too long, or what others had brought was.
         forgotten = client.forgotten or (self.given_up and bool(ancestors & client.attached))
         assert asked_for or lost_name or refused or forgotten, f"for no reason ({reason}): {about}"

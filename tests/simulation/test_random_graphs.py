@@ -52,6 +52,7 @@ FAILED = {
     51716: "a client that was given up and came back while the disk was slow was never welcomed once more",
     40857: "a value that was put on a worker that nobody knew by that name any more stayed there for ever",
     20778: "the same key, submitted twice at once in chunks that alternate, and cancelled, was waited for for ever",
+    128991: "a worker that was to keep a copy of a value that was lost meanwhile waited for it for ever",
     120271: "what depended on a key by the name that another client had given it was cancelled by a scheduler that did not know that name",
     114745: "a client that said once more what was written down in part had the same name twice",
     60251: "the failure of work that was to be forgotten, which runs again since others need it, failed these at the next scheduler",
@@ -63,7 +64,7 @@ FAILED = {
 _ALSO = (
     "935 1743 3778 10532 14012 22659 24501 25112 27810 20693 20847 21309 24090 "
     "24119 24708 25780 28006 28015 29919 30401 30555 30556 40374 40659 44491 48029 "
-    "66168 69756 "
+    "66168 69756 125250 "
 )
 FAILED_ALSO = [int(seed) for seed in _ALSO.split()]
 

@@ -248,6 +248,8 @@ def test_value_that_is_missing_while_it_is_made_again() -> None:
     scene.sent("w3")
     scene.told("c")
     scene.missing("a", at="w1", on="w2")
+    # Were it only to keep a copy, it would wait for that for ever.
+    assert scene.sent("w2") == ["drop a"]
     scene.nothing_else_sent()
 
 

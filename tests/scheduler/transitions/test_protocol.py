@@ -104,7 +104,7 @@ def test_words_about_tasks_that_never_were() -> None:
     ):
         scene.event("w1", message)
     scene.event("w1", ReplicasAdded([77]))
-    assert scene.sent("w1") == ["drop 77"]
+    assert scene.sent("w1") == ["drop 77", "drop 77"]
     for message in (ReleaseKeys([77]), CancelKeys([77])):
         scene.event("c", message)
     scene.event("c", RetryKeys([77]))

@@ -154,7 +154,8 @@ def replicas_missing(state: ClusterState, worker: WorkerState, message: Any, out
     for id, number in zip(message.ids, message.holders, strict=False):
         task = state.by_id.get(id)
         if task is None or task.state != MEMORY:
-            # It is being made again; the assignment that needs it was called back when it was lost.
+            # It is being made again; the assignment that needs it was called back when it was lost. Nor is a copy to be waited for.
+            drop_stale(state, worker, id, out)
             continue
         holder = state.by_number.get(number)
         if holder is not None:
@@ -166,6 +167,7 @@ def replicas_missing(state: ClusterState, worker: WorkerState, message: Any, out
             elsewhere[task] = None
         else:
             elsewhere.pop(task, None)
+            drop_stale(state, worker, id, out)
             state.recommend(task, RELEASED)
     if elsewhere:
         out.holders_changed(worker, list(elsewhere))

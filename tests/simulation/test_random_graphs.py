@@ -52,6 +52,7 @@ FAILED = {
     51716: "a client that was given up and came back while the disk was slow was never welcomed once more",
     40857: "a value that was put on a worker that nobody knew by that name any more stayed there for ever",
     20778: "the same key, submitted twice at once in chunks that alternate, and cancelled, was waited for for ever",
+    216537: "a key that had been computed and was scattered had names that the next scheduler did not know",
     128991: "a worker that was to keep a copy of a value that was lost meanwhile waited for it for ever",
     120271: "what depended on a key by the name that another client had given it was cancelled by a scheduler that did not know that name",
     114745: "a client that said once more what was written down in part had the same name twice",

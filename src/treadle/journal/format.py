@@ -26,7 +26,7 @@ Buffer: TypeAlias = bytes | bytearray | memoryview
 
 MAGIC: Final = b"TREADLEJ"
 #: Grows when the layout, or the meaning of a fact, changes.
-VERSION: Final = 1
+VERSION: Final = 2
 #: Body of the last record of a snapshot.
 END: Final = b""
 

@@ -125,6 +125,12 @@ class KnownClient(Message, tag=33):
     stranger: bool = False
 
 
+class NamesFact(Message, tag=40):
+    """(id that a task had before its value was scattered, its id)."""
+
+    former: list[tuple[int, int]]
+
+
 class FunctionsFact(Message, tag=34):
     """Functions; ``clients``: the number of the client that may name it again, or 0."""
 
@@ -203,6 +209,7 @@ Fact = (
     | StateFact
     | KnownClient
     | FunctionsFact
+    | NamesFact
     | TasksFact
     | WantsFact
     | HeldFact

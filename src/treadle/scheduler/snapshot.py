@@ -10,6 +10,7 @@ from treadle.messages.journal import (
     FunctionsFact,
     HeldFact,
     KnownClient,
+    NamesFact,
     StartFact,
     StateFact,
     TasksFact,
@@ -49,6 +50,8 @@ def snapshot(state: ClusterState, highest_number: int) -> Iterator[tuple[Any, li
     tasks = _in_order(state)
     for start in range(0, len(tasks), _CHUNK):
         yield _tasks_fact(tasks[start : start + _CHUNK])
+    if state.renamed:
+        yield NamesFact([(id, task.id) for id, task in state.renamed.items()]), []
     for client in [*state.clients.values(), state.fire_and_forget]:
         yield from ((fact, []) for fact in _wants(client))
     for worker in state.workers.values():

@@ -9,8 +9,7 @@ from treadle.messages.client_scheduler import ClientWelcome, KeysAliased, KeysPe
 from treadle.messages.worker_scheduler import WorkerWelcome
 from treadle.scheduler.transitions import membership
 from treadle.scheduler.transitions.copies import forget_recipient
-from treadle.scheduler.transitions.desires import unwant
-from treadle.scheduler.transitions.graph import find_task
+from treadle.scheduler.transitions.desires import find_task, unwant
 from treadle.scheduler.transitions.inventory import Reconciliation, check_inventory
 from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.records import ERRED, MEMORY, PAUSED, RUNNING, ClientState, TaskState, WorkerState

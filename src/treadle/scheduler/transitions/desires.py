@@ -43,6 +43,14 @@ def alias(client: ClientState, id: int, task: TaskState, out: Outbox) -> None:
     out.aliased(client, [id], [task.id])
 
 
+def find_task(state: ClusterState, client: ClientState, id: int) -> TaskState | None:
+    """The task that the client calls ``id``."""
+    task = state.known(id)
+    if task is None and client.aliases:
+        task = client.aliases.get(id)
+    return task
+
+
 def forget_aliases(client: ClientState, task: TaskState) -> None:
     """Unless the client wants the task, or has dependents of it still to send, it will not name it again."""
     if task not in client.alias_ids or task in client.wants_what:
@@ -113,9 +121,7 @@ def attach_keys(state: ClusterState, client: ClientState, message: Any, out: Out
 
 def release_keys(state: ClusterState, client: ClientState, ids: list[int]) -> None:
     for id in ids:
-        task = state.by_id.get(id)
-        if task is None:
-            task = client.aliases.get(id)
+        task = find_task(state, client, id)
         if task is not None:
             unwant(state, client, task)
 
@@ -127,7 +133,7 @@ def cancel_keys(state: ClusterState, client: ClientState, message: Any, out: Out
     seen: dict[TaskState, None] = {}
     stack: list[TaskState] = []
     for id in message.ids:
-        task = state.by_id.get(id) or client.aliases.get(id)
+        task = find_task(state, client, id)
         if task is not None:
             stack.append(task)
     while stack:
@@ -155,7 +161,7 @@ def retry_keys(state: ClusterState, client: ClientState, ids: list[int], out: Ou
     stack: list[TaskState] = []
     gone: list[int] = []
     for id in ids:
-        task = state.by_id.get(id) or client.aliases.get(id)
+        task = find_task(state, client, id)
         if task is not None:
             stack.append(task)
         else:
@@ -266,6 +272,7 @@ def take_id(state: ClusterState, task: TaskState, id: int, out: Outbox) -> None:
     """``task`` is called ``id`` from here on. No worker has it under the old one, or was told to drop it; clients may go on to use that."""
     old = task.id
     del state.by_id[old]
+    state.renamed[old] = task
     task.id = id
     state.by_id[id] = task
     for client in state.clients.values():
@@ -282,7 +289,7 @@ def want_quietly(client: ClientState, task: TaskState) -> None:
 
 def fire_and_forget(state: ClusterState, client: ClientState, ids: list[int], out: Outbox) -> None:
     for id in ids:
-        task = state.by_id.get(id) or client.aliases.get(id)
+        task = find_task(state, client, id)
         if task is not None and task.state not in (MEMORY, ERRED):
             want(state, state.fire_and_forget, task, out)
 

@@ -46,6 +46,7 @@ def forget_everything(state: ClusterState, out: Outbox) -> None:
             task.function.ntasks -= 1
     state.tasks.clear()
     state.by_id.clear()
+    state.renamed.clear()
     state.groups.clear()
     state.unrunnable.clear()
     state.awaited.clear()

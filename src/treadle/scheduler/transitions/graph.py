@@ -6,7 +6,7 @@ from typing import Any
 
 from treadle.exceptions import PeerProtocolError
 from treadle.messages.base import TaskOptions
-from treadle.scheduler.transitions.desires import alias, check_keys, forget_aliases, is_of_before, want
+from treadle.scheduler.transitions.desires import alias, check_keys, find_task, forget_aliases, is_of_before, want
 from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.records import (
     FORGOTTEN,
@@ -182,14 +182,6 @@ def link(task: TaskState, needs: list[TaskState]) -> None:
         dependency.live_dependents += 1
         if dependency.group not in group.dependencies and dependency.group is not group:
             group.dependencies[dependency.group] = None
-
-
-def find_task(state: ClusterState, client: ClientState, id: int) -> TaskState | None:
-    """The task that the client calls ``id``."""
-    task = state.by_id.get(id)
-    if task is None and client.aliases:
-        task = client.aliases.get(id)
-    return task
 
 
 def find_dependencies(state: ClusterState, client: ClientState, ids: list[int]) -> list[TaskState] | None:

@@ -15,6 +15,7 @@ from treadle.messages.journal import (
     KnownClient,
     LostFact,
     MemoryFact,
+    NamesFact,
     RetriedFact,
     StartFact,
     StateFact,
@@ -89,6 +90,9 @@ def restore(state: ClusterState, fact: Any, frames: list[Any], out: Outbox) -> b
         _functions(state, fact)
     elif kind is KnownClient:
         _client(state, fact)
+    elif kind is NamesFact:
+        for id, present in fact.former:
+            state.renamed[id] = state.by_id[present]
     elif kind is StateFact:
         state.generation = fact.generation
     else:
@@ -168,7 +172,7 @@ def _memory(state: ClusterState, fact: Any, out: Outbox) -> None:
         return
     ids: list[int] = fact.ids
     for row in range(len(ids)):
-        task = state.by_id.get(ids[row])
+        task = state.known(ids[row])
         if task is None or task.state in (FORGOTTEN, ERRED):
             continue
         if task.state == MEMORY:
@@ -182,13 +186,13 @@ def _memory(state: ClusterState, fact: Any, out: Outbox) -> None:
 def _copies(state: ClusterState, fact: Any) -> None:
     worker = state.by_number.get(fact.worker)
     for id in fact.ids:
-        task = state.by_id.get(id)
+        task = state.known(id)
         if worker is not None and task is not None and task.state == MEMORY:
             add_copy(state, task, worker)
 
 
 def _lost(state: ClusterState, fact: Any) -> None:
-    task = state.by_id.get(fact.id)
+    task = state.known(fact.id)
     if task is not None and task.state == MEMORY:
         for worker in list(task.who_has):
             remove_copy(state, task, worker)
@@ -198,13 +202,13 @@ def _lost(state: ClusterState, fact: Any) -> None:
 def _unwanted(state: ClusterState, fact: Any) -> None:
     client = state.clients_by_number.get(fact.number) if fact.number else state.fire_and_forget
     for id in fact.ids:
-        task = state.by_id.get(id)
+        task = state.known(id)
         if client is not None and task is not None:
             unwant(state, client, task)
 
 
 def _erred(state: ClusterState, fact: Any) -> None:
-    task = state.by_id.get(fact.id)
+    task = state.known(fact.id)
     if task is not None and task.state not in (ERRED, FORGOTTEN):
         task.error = fact.error
         task.blame = task
@@ -212,7 +216,7 @@ def _erred(state: ClusterState, fact: Any) -> None:
 
 
 def _retried(state: ClusterState, fact: Any) -> None:
-    task = state.by_id.get(fact.id)
+    task = state.known(fact.id)
     if task is not None:
         task.retries = fact.left
 

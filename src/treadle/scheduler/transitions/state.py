@@ -88,6 +88,8 @@ class ClusterState:
         self.by_number: dict[int, WorkerState] = {}
         self.by_name: dict[str, WorkerState] = {}
         self.by_host: dict[str, dict[WorkerState, None]] = {}
+        #: By ids that they had before their value was scattered.
+        self.renamed: dict[int, TaskState] = {}
         #: Numbers that workers had before they were given up, or at an earlier scheduler, and have now.
         self.former_numbers: dict[int, int] = {}
         #: By the id that the worker gave itself.
@@ -171,6 +173,13 @@ class ClusterState:
         if self.most_tasks.has_fallen(len(self.tasks)):
             self.tasks = dict(self.tasks)
             self.by_id = dict(self.by_id)
+
+    def known(self, id: int) -> TaskState | None:
+        """The task of that id, also when it has taken another one since."""
+        task = self.by_id.get(id)
+        if task is None and self.renamed:
+            task = self.renamed.get(id)
+        return task
 
     def recommend(self, task: TaskState, finish: int) -> None:
         """``task`` should come to the state ``finish``; the rule looks again whether that is still so."""

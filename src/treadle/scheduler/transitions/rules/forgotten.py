@@ -18,6 +18,9 @@ def to_forgotten(state: ClusterState, task: TaskState, out: Outbox) -> None:
         state.avoided.pop(task, None)
     del state.tasks[task.key]
     del state.by_id[task.id]
+    if state.renamed:
+        for id in [id for id, renamed in state.renamed.items() if renamed is task]:
+            del state.renamed[id]
     for dependency in task.dependencies:
         lose_dependent(state, dependency)
     # Break the cycles between tasks: reference counts alone give the memory back.

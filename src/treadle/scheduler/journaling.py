@@ -13,7 +13,16 @@ from typing import Any, Final
 
 from treadle.journal.directory import Directory
 from treadle.journal.writer import Writer
-from treadle.messages.client_scheduler import ClientRefused, KeysCancelled, ReleaseKeys, Sent, SubmitTasks
+from treadle.messages.client_scheduler import (
+    ClientRefused,
+    FireAndForget,
+    KeysCancelled,
+    KeysScattered,
+    ReleaseKeys,
+    RetryKeys,
+    Sent,
+    SubmitTasks,
+)
 from treadle.messages.codec import encode
 from treadle.messages.journal import ClientGone, FrameFact, WorkerGone, encode_fact
 from treadle.messages.scheduler_local import FramesDurable
@@ -43,6 +52,10 @@ class ClientFrame:
         self.number = number
         self.body = body
         self.buffers = buffers
+
+
+#: What these do depends on whether something has finished or failed.
+STATEFUL: Final = frozenset([FireAndForget, RetryKeys, KeysScattered])
 
 
 class Journal:
@@ -138,16 +151,14 @@ class Journal:
                         event.record = ClientFrame(number, encode([other.message for other in kept]), buffers)
                         break
                 return kept
-        if self._core.state.orphans:
-            # What one message submits may be there at once, and the next one mean that: facts come between them.
+        durable = [event for event in fresh if type(event.message) in DURABLE]
+        if len(durable) > 1 and (self._core.state.orphans or any(type(event.message) in STATEFUL for event in durable)):
+            # What one message brings about at once may be what another one means: the fact of it comes between them.
             for event in fresh:
                 if type(event.message) in DURABLE or type(event.message) is Sent:
                     event.record = ClientFrame(number, encode([event.message]), event.frames)
-            return fresh
-        for event in fresh:
-            if type(event.message) in DURABLE:
-                event.record = ClientFrame(number, arrival.body, arrival.buffers)
-                break
+        elif durable:
+            durable[0].record = ClientFrame(number, arrival.body, arrival.buffers)
         return fresh
 
     def _is_under_way(self, number: int, submission: int) -> bool:

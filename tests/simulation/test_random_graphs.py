@@ -52,7 +52,7 @@ FAILED = {
     51716: "a client that was given up and came back while the disk was slow was never welcomed once more",
     40857: "a value that was put on a worker that nobody knew by that name any more stayed there for ever",
     20778: "the same key, submitted twice at once in chunks that alternate, and cancelled, was waited for for ever",
-    233880: "scattered data of a client that came back, lost, was to be forgotten in the same frame, and was wanted for ever in the journal",
+    233880: "scattered data that was lost and to be forgotten, said in one frame, was wanted for ever in the journal",
     216537: "a key that had been computed and was scattered had names that the next scheduler did not know",
     128991: "a worker that was to keep a copy of a value that was lost meanwhile waited for it for ever",
     120271: "what depended on a key by the name that another client had given it was cancelled by a scheduler that did not know that name",

@@ -94,6 +94,17 @@ def test_in_what_was_never_synced_damage_is_a_torn_tail(path: Path, records: Rec
     assert len(found) < len(records)
 
 
+def test_no_bit_of_a_header_may_be_flipped(path: Path) -> None:
+    whole = a_segment([(b"a", []), (b"b", [])])
+    for place in range(len(a_segment([]))):
+        for bit in range(8):
+            damaged = bytearray(whole)
+            damaged[place] ^= 1 << bit
+            path.write_bytes(damaged)
+            with pytest.raises(JournalError):
+                read(path)
+
+
 def test_segments_before_the_last_must_be_whole(path: Path) -> None:
     path.write_bytes(a_segment([(b"a", []), (b"b", [])])[:-1])
     with pytest.raises(JournalError, match="damaged at byte"):

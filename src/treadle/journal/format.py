@@ -2,7 +2,7 @@
 
 Layout, little-endian::
 
-    segment:  "TREADLEJ" | u32 version | u32 length | header in MessagePack | u32 CRC-32 of all before | record ...
+    segment:  "TREADLEJ" | u32 version | u32 length | u32 CRC-32 of these | header in MessagePack | u32 CRC-32 of all before | record ...
     record:   u32 marker | u64 length | u64 synced | u32 number of buffers | u32 CRC-32 of the content | u32 CRC-32 of these | content
     content:  u64 length of each buffer ... | body | buffers ...
 
@@ -30,7 +30,7 @@ VERSION: Final = 2
 #: Body of the last record of a snapshot.
 END: Final = b""
 
-_START: Final = struct.Struct("<8sII")
+_START: Final = struct.Struct("<8sIII")
 _CHECKSUM: Final = struct.Struct("<I")
 _RECORD: Final = struct.Struct("<IQQIII")
 _CHECKED_BYTES: Final = _RECORD.size - _CHECKSUM.size
@@ -52,7 +52,8 @@ class Header(msgspec.Struct, array_like=True, frozen=True):
 
 def pack_header(header: Header) -> bytes:
     body = msgspec.msgpack.encode(header)
-    start = _START.pack(MAGIC, VERSION, len(body)) + body
+    start = _START.pack(MAGIC, VERSION, len(body), 0)[: -_CHECKSUM.size]
+    start += _CHECKSUM.pack(zlib.crc32(start)) + body
     return start + _CHECKSUM.pack(zlib.crc32(start))
 
 
@@ -66,17 +67,20 @@ def unpack_header(data: Buffer, name: str) -> tuple[Header, int] | None:
         raise JournalError(f"{name} is not a segment of a journal; move it away, or name another directory")
     if len(data) < _START.size:
         return None
-    _magic, version, length = _START.unpack_from(data)
+    _magic, version, length, checksum = _START.unpack_from(data)
     if version != VERSION:
         raise JournalError(
             f"{name} is of version {version} of the journal's format, this treadle reads and writes version {VERSION}. "
             "Let the release that wrote it finish its work, or name an empty directory to start anew"
         )
+    damaged = JournalError(f"the header of {name} is damaged; restore the file from a copy, or name an empty directory to start anew")
+    if zlib.crc32(data[: _START.size - _CHECKSUM.size]) != checksum:
+        raise damaged
     end = _START.size + length
     if len(data) < end + _CHECKSUM.size:
         return None
     if zlib.crc32(data[:end]) != _CHECKSUM.unpack_from(data, end)[0]:
-        raise JournalError(f"the header of {name} is damaged; restore the file from a copy, or name an empty directory to start anew")
+        raise damaged
     try:
         header = msgspec.msgpack.decode(data[_START.size : end], type=Header)
     except msgspec.MsgspecError as error:

@@ -203,7 +203,11 @@ def scatter_keys(state: ClusterState, client: ClientState, message: Any, tasks: 
                 holders.append(worker)
         if task.state == MEMORY and id != task.id:
             for worker in holders:
-                out.drop_id(id, worker)
+                if state.facts is None:
+                    out.drop_id(id, worker)
+                else:
+                    # For a scheduler that does not know who came first it may be the only one.
+                    state.facts.drop_later(id, worker)
                 if len(holders) > 1:
                     # Copies there are what the client wants: of the value that the key has already, be it equal or not.
                     order_copies(state, worker, [task], out)

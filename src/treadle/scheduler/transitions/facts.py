@@ -75,8 +75,8 @@ class Facts:
         assert error is not None
         self.add(ErredFact(task.id, error))
 
-    def drop_later(self, task: TaskState, worker: WorkerState) -> None:
-        self.late_drops.append((worker.number, task.id))
+    def drop_later(self, id: int, worker: WorkerState) -> None:
+        self.late_drops.append((worker.number, id))
 
     def take_late_drops(self) -> list[tuple[int, int]]:
         drops = self.late_drops

@@ -113,5 +113,5 @@ def drop_copies(state: ClusterState, task: TaskState, out: Outbox) -> None:
             # It was perhaps asked whether it has it.
             out.drop_id(task.id, worker)
         else:
-            facts.drop_later(task, worker)
+            facts.drop_later(task.id, worker)
     task.who_has = NO_WORKERS

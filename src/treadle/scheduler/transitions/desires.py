@@ -37,7 +37,10 @@ def alias(client: ClientState, id: int, task: TaskState, out: Outbox) -> None:
     if before is not task:
         if before is not None:
             # It says once more what was written down in part: the key was forgotten, and submitted anew.
-            client.alias_ids[before].remove(id)
+            names = client.alias_ids[before]
+            names.remove(id)
+            if not names:
+                del client.alias_ids[before]
         client.aliases[id] = task
         client.alias_ids.setdefault(task, []).append(id)
     out.aliased(client, [id], [task.id])

@@ -13,10 +13,14 @@ from treadle.messages.base import Message, TaskError, TaskOptions, WireKey
 
 
 class FrameFact(Message, tag=1):
-    """A client said this, at ``now`` on the scheduler's clock. The frame rides beside."""
+    """A client said this, at ``now`` on the scheduler's clock. The frame, or a part of one, rides beside.
+
+    ``more``: other parts follow, and facts between them; what is in front of a missing part was not written.
+    """
 
     number: int
     now: float
+    more: bool = False
 
 
 class ClientGone(Message, tag=3):

@@ -44,14 +44,18 @@ def _refusal(reason: str) -> str:
 
 
 class ClientFrame:
-    """A frame of a client that must outlive the scheduler; the core puts it among its facts where its turn comes."""
+    """A frame of a client that must outlive the scheduler, or a part of one; the core puts it among its facts where its turn comes.
 
-    __slots__ = ("body", "buffers", "number")
+    ``more``: other parts follow.
+    """
 
-    def __init__(self, number: int, body: Any, buffers: list[Any]) -> None:
+    __slots__ = ("body", "buffers", "more", "number")
+
+    def __init__(self, number: int, body: Any, buffers: list[Any], more: bool = False) -> None:
         self.number = number
         self.body = body
         self.buffers = buffers
+        self.more = more
 
 
 #: What these do depends on whether something has finished or failed.
@@ -154,9 +158,9 @@ class Journal:
         durable = [event for event in fresh if type(event.message) in DURABLE]
         if len(durable) > 1 and (self._core.state.orphans or any(type(event.message) in STATEFUL for event in durable)):
             # What one message brings about at once may be what another one means: the fact of it comes between them.
-            for event in fresh:
-                if type(event.message) in DURABLE or type(event.message) is Sent:
-                    event.record = ClientFrame(number, encode([event.message]), event.frames)
+            parts = [event for event in fresh if type(event.message) in DURABLE or type(event.message) is Sent]
+            for event in parts:
+                event.record = ClientFrame(number, encode([event.message]), event.frames, event is not parts[-1])
         elif durable:
             durable[0].record = ClientFrame(number, arrival.body, arrival.buffers)
         return fresh
@@ -190,7 +194,7 @@ class Journal:
         append = self._writer.append
         for fact in facts:
             if type(fact) is ClientFrame:
-                append(encode_fact(FrameFact(fact.number, now)), [fact.body, *fact.buffers])
+                append(encode_fact(FrameFact(fact.number, now, fact.more)), [fact.body, *fact.buffers])
             else:
                 append(encode_fact(fact))
         self._writer.commit()

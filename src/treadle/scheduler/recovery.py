@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import msgspec
@@ -112,6 +112,7 @@ def _tell(directory: Directory, segments: list[tuple[int, Segment]], replay: Rep
                 recovery.snapshot_bytes = segment.size
             else:
                 recovery.log_bytes += segment.good_bytes
+        replay.end_of_segment()
         if last:
             recovery.cut_bytes = segment.size - segment.good_bytes
             directory.cut(segment)
@@ -124,6 +125,8 @@ class Replay:
     def __init__(self, core: Transitions) -> None:
         self._core = core
         self._events: list[Event] = []
+        #: Since the first part of a frame whose last one has not come yet.
+        self._parts: list[Event] | None = None
         self._now = 0.0
         #: Why something of it was not taken in: it had not been by the scheduler before, either.
         self.refused: list[str] = []
@@ -135,16 +138,28 @@ class Replay:
         if kind is FrameFact:
             recovery.highest_number = max(recovery.highest_number, fact.number)
             self._at(fact.now)
-            self._events.extend(_frame_events(fact.number, record))
+            if fact.more and self._parts is None:
+                self._parts = []
+            self._add(_frame_events(fact.number, record))
+            if not fact.more and self._parts is not None:
+                whole, self._parts = self._parts, None
+                self._add(whole)
         else:
             if kind is StateFact:
                 recovery.highest_number = max(recovery.highest_number, fact.highest_number)
                 self._at(fact.now)
             elif kind is WorkerFact or kind is KnownClient:
                 recovery.highest_number = max(recovery.highest_number, fact.number)
-            self._events.append(Event(0, fact, [bytearray(buffer) for buffer in record.buffers]))
+            self._add([Event(0, fact, [bytearray(buffer) for buffer in record.buffers])])
         if len(self._events) >= _BATCH:
             self._flush()
+
+    def _add(self, events: Iterable[Event]) -> None:
+        (self._events if self._parts is None else self._parts).extend(events)
+
+    def end_of_segment(self) -> None:
+        """A frame that is there in part was not received: the client says it again."""
+        self._parts = None
 
     def _at(self, now: float) -> None:
         if now > self._now:

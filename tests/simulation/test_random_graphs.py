@@ -54,6 +54,7 @@ FAILED = {
     20778: "the same key, submitted twice at once in chunks that alternate, and cancelled, was waited for for ever",
     233880: "scattered data that was lost and to be forgotten, said in one frame, was wanted for ever in the journal",
     308556: "the second of two values that were scattered under one key was dropped before it was written down that it was the second",
+    405250: "an assignment of before the scheduler died went on to wait for a value under the name that it had had then",
     216537: "a key that had been computed and was scattered had names that the next scheduler did not know",
     128991: "a worker that was to keep a copy of a value that was lost meanwhile waited for it for ever",
     120271: "what depended on a key by the name that another client had given it was cancelled by a scheduler that did not know that name",

@@ -9,7 +9,7 @@ import secrets
 import uuid
 from collections.abc import Generator, Sequence
 from time import time
-from typing import Any
+from typing import Any, Final
 
 from treadle import config
 from treadle.comm.addressing import address_from_user_args
@@ -49,6 +49,8 @@ logger = logging.getLogger(__name__)
 
 _DEFAULT_INTERVAL = "500ms"
 _DEFAULT_SYNCHRONIZE = "60s"
+#: So many places are there where a scheduler may begin to number attempts.
+_ATTEMPTS: Final = 2**20
 
 
 def _limits(settings: config.SchedulerSettings, allowed_failures: int | None, validate: bool | None) -> Limits:
@@ -139,7 +141,7 @@ class Scheduler:
         self._secret: Secret | None = None
         self.id = f"Scheduler-{uuid.uuid4()}"
         self.status = Status.created
-        self.transitions = Transitions(_limits(settings, allowed_failures, validate), self.id)
+        self.transitions = Transitions(_limits(settings, allowed_failures, validate), self.id, secrets.randbelow(_ATTEMPTS) << 6)
         self.listeners: list[Listener] = []
         self._journal_path = journal
         self._journal_compaction_bytes = settings.journal_compaction_bytes

@@ -160,7 +160,7 @@ def submit_tasks(state: ClusterState, client: ClientState, message: Any, frames:
 
 def add_task(state: ClusterState, task: TaskState) -> None:
     """A new task, released."""
-    task.attempt = state.highest_unknown_attempt
+    task.attempt = state.first_attempt
     state.tasks[task.key] = task
     state.by_id[task.id] = task
     task.group.alive += 1

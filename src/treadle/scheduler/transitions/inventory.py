@@ -195,7 +195,7 @@ class Reconciliation:
             task = self._find(id, inventory.assigned_keys[row])
             if task is None:
                 # Its report may be on its way, and a client may be about to send it once more, under the same id.
-                state.highest_unknown_attempt = max(state.highest_unknown_attempt, attempt)
+                state.first_attempt = max(state.first_attempt, attempt)
                 if not self.known and stage != NOT_RUNNING:
                     orphan = Orphan(worker, id)
                     orphan.attempt = attempt

@@ -105,10 +105,14 @@ class Turned:
 
 
 class Transitions:
-    """The state of the cluster, and the only one who changes it."""
+    """The state of the cluster, and the only one who changes it.
 
-    def __init__(self, limits: Limits, scheduler_id: str) -> None:
+    ``first_attempt``: attempts at tasks are numbered above this. Workers may bring those of an earlier scheduler, which are others.
+    """
+
+    def __init__(self, limits: Limits, scheduler_id: str, first_attempt: int = 0) -> None:
         self.state: ClusterState = ClusterState(limits)
+        self.state.first_attempt = first_attempt
         self.scheduler_id: str = scheduler_id
 
     def begin_restoring(self) -> None:

@@ -107,6 +107,9 @@ def end_of_restoring(state: ClusterState, first_attempt: int) -> None:
     state.restoring = False
     state.started_at = now
     state.is_successor = len(state.clients) > 0 or len(state.workers) > 0
+    if state.is_successor:
+        # For what clients submit from here on, too: the scheduler before may have given that to a worker, and not written of it.
+        state.first_attempt = max(state.first_attempt, first_attempt)
     for task in state.tasks.values():
         task.attempt = first_attempt
         if task.state == MEMORY and not task.has_recipe:

@@ -72,8 +72,8 @@ class ClusterState:
         self.limits: Limits = limits
         self.now: float = 0.0
         self.tasks: dict[Any, TaskState] = {}
-        #: The highest attempt that workers have brought of tasks that are not known: those begin above it, should a client bring them.
-        self.highest_unknown_attempt: int = 0
+        #: Attempts at new tasks are numbered above it: workers may have brought, or bring, others of an earlier scheduler.
+        self.first_attempt: int = 0
         self.by_id: dict[int, TaskState] = {}
         self.most_tasks: HighWater = HighWater()
         self.functions: dict[int, FunctionState] = {}

@@ -49,7 +49,7 @@ class SimulatedScheduler:
         self.world = world
         self.life = life
         self.loop = SimulatedLoop(world)
-        self.core = Transitions(limits, f"life {life}")
+        self.core = Transitions(limits, f"life {life}", (life - 1) << 6)
         self._validate_every = validate_every
         self._turns_taken = 0
         #: Numbers of workers whose nannies have said that they died: what they had sent may come behind that.

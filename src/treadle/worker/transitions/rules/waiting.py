@@ -9,7 +9,6 @@ from treadle.messages.worker_scheduler import ComputeTasks
 from treadle.utils.keys import key_from_wire
 from treadle.worker.transitions.outbox import WorkerOutbox
 from treadle.worker.transitions.records import (
-    CONSTRAINED,
     LONG_RUNNING,
     MEMORY,
     NO_ATTEMPT,
@@ -20,6 +19,7 @@ from treadle.worker.transitions.records import (
 )
 from treadle.worker.transitions.rules.fetch import need
 from treadle.worker.transitions.rules.ready import to_ready
+from treadle.worker.transitions.rules.released import end_assignment
 from treadle.worker.transitions.state import LocalState, add_task, move
 
 
@@ -147,16 +147,15 @@ def _assign_again(
         out.finished(task.id, spec.attempt, task.nbytes, task.type_name, 0.0, 0.0)
         return
     was_assigned = task.attempt != NO_ATTEMPT
+    if was_assigned and not task.in_executor:
+        # What it needs may have other names by now.
+        end_assignment(state, task)
+        was_assigned = False
     task.attempt = spec.attempt
     if was_assigned:
         if task.spec is not None:
             spec.dependencies = task.spec.dependencies
         task.spec = spec
-        if task.dependencies is not None:
-            for dependency in task.dependencies:
-                need(state, dependency, holders.get(dependency.id), spec.priority, out)
-        if task.state == CONSTRAINED:
-            to_ready(state, task, out)
     else:
         task.spec = spec
         if ids:
@@ -164,10 +163,10 @@ def _assign_again(
         if task.in_executor:
             # It runs on, and is reported under the new attempt.
             move(state, task, task.reached)
-        elif task.waiting_on:
-            move(state, task, WAITING)
-        else:
+        elif not task.waiting_on:
             to_ready(state, task, out)
+        elif task.state != WAITING:
+            move(state, task, WAITING)
     if task.in_executor and task.state != READY:
         out.started(task.id, task.attempt)
         if task.state == LONG_RUNNING:

@@ -71,9 +71,9 @@ class _Judge:
             return
         if reason == "lost-in-scheduler-restart":
             lost_meanwhile = cluster.schedulers_killed and self.lost_data
-            # It was given up itself, or the one was whose key it has attached to.
-            whose = [other for other in cluster.everybody if other is client or ancestors & client.attached]
-            given_up = self.given_up and any([other.forgotten for other in whose])
+            # It was given up itself, or the one was whose key it has attached to, or who has scattered it, too.
+            shared = ancestors & (client.attached | cluster.scattered)
+            given_up = self.given_up and any([other.forgotten for other in cluster.everybody if other is client or shared])
             assert cluster.replaced or lost_meanwhile or given_up, f"no scheduler was replaced: {about}"
             return
         asked_for = bool(ancestors & (cluster.forced | client.cancelled)) or cluster.restarted

@@ -202,3 +202,29 @@ def test_scattered_data_dependencies_and_failures_survive(machine: Machine) -> N
     except BaseException:
         print(machine.logs())
         raise
+
+
+def test_published_datasets_survive(machine: Machine) -> None:
+    scheduler = machine.scheduler()
+    machine.worker("alice")
+    publisher = machine.client()
+    try:
+        publisher.wait_for_workers(1, timeout=LIMIT_S)
+        row = publisher.map(lambda number: number + 1, range(10))
+        publisher.publish_dataset(row=row)
+        publisher.publish_dataset(1, name="other")
+        publisher.unpublish_dataset("other")
+        wait(row, timeout=LIMIT_S)
+        del row
+        publisher.close()
+        scheduler.kill()
+        scheduler.wait()
+        machine.scheduler()
+        client = machine.client()
+        assert client.list_datasets() == ("row",)
+        assert client.gather(client.get_dataset("row")) == list(range(1, 11))
+        client.unpublish_dataset("row")
+        assert client.list_datasets() == ()
+    except BaseException:
+        print(machine.logs())
+        raise

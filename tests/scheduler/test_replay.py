@@ -15,13 +15,16 @@ from treadle.messages.client_scheduler import (
     DefineFunctions,
     LeaveClient,
     Order,
+    PublishData,
     Query,
     RegisterClient,
+    ReleaseKeys,
     Restart,
     RunOn,
     Sent,
     Shutdown,
     SubmitTasks,
+    UnpublishData,
 )
 from treadle.messages.codec import encode
 from treadle.messages.journal import FrameFact, encode_fact
@@ -197,3 +200,16 @@ def test_a_client_that_came_back_keeps_what_it_wants(limits: Limits) -> None:
     attach = encode([DefineFunctions([7 << 32 | 1], ["f"], [b"f"]), SubmitTasks(1, [7 << 32 | 2], ["x"], [7 << 32 | 1], [b""]), Sent(1)])
     core = replay([(encode_fact(FrameFact(7, 1.0)), [body]) for body in (register, attach, again)], limits)
     assert [task.key for task in core.clients["the client"].wants_what] == ["x"]
+
+
+def test_published_datasets_are_told_and_so_are_those_of_a_snapshot() -> None:
+    register = encode([RegisterClient("the client", {})])
+    submit = encode([DefineFunctions([7 << 32 | 1], ["f"], [b"f"]), SubmitTasks(1, [7 << 32 | 2], ["x"], [7 << 32 | 1], [b""]), Sent(1)])
+    publish = encode([PublishData(1, "kept", b"x", [7 << 32 | 2]), PublishData(2, ("a", 1), b"taken back", []), Sent(2)])
+    refused = encode([PublishData(3, "kept", b"another", []), UnpublishData(4, ("a", 1)), ReleaseKeys([7 << 32 | 2]), Sent(3)])
+    told = replay([(encode_fact(FrameFact(7, 1.0)), [body]) for body in (register, submit, publish, refused)])
+    for core in (told, replay(snapshot_of(told))):
+        assert {name: dataset.body for name, dataset in core.state.published.items()} == {"kept": b"x"}
+        (task,) = core.tasks.values()
+        assert task.key == "x" and task.who_wants == [core.state.published["kept"].wants]
+        assert not core.clients["the client"].wants_what

@@ -21,6 +21,7 @@ from treadle.client.as_completed import as_completed
 from treadle.client.base import optional_seconds
 from treadle.client.cluster import ClusterMethods
 from treadle.client.computing import CollectionMethods
+from treadle.client.datasets import DatasetMethods
 from treadle.client.executor import ClientExecutor
 from treadle.client.functions import Functions
 from treadle.client.introspection import IntrospectionMethods
@@ -40,7 +41,7 @@ from treadle.utils.loop import LoopRunner
 from treadle.utils.scheduler_file import wait_for_scheduler_file
 
 
-class Client(CollectionMethods, ClusterMethods, IntrospectionMethods):
+class Client(CollectionMethods, ClusterMethods, DatasetMethods, IntrospectionMethods):
     """A connection to a cluster: it computes calls, graphs and dask collections there.
 
     ``address``: of a scheduler, or a cluster object; without one (and without ``scheduler_file`` or the config key

@@ -10,7 +10,7 @@ from typing import Any
 from treadle import exceptions
 from treadle.exceptions import CommClosedError
 from treadle.messages.base import Message
-from treadle.messages.client_scheduler import Query
+from treadle.messages.client_scheduler import PublishData, Query, UnpublishData
 
 
 class Request:
@@ -75,13 +75,15 @@ class Requests:
     def ask_again(self, received: int) -> list[Message]:
         """The stream was another one: answers to what the scheduler had by then (frames up to ``received``) are lost.
 
-        Returns what is to be sent anew: what only reads. Orders fail.
+        Returns what is to be sent anew: what only reads, or does no more when it is done once more. Orders fail.
         """
         again: list[Message] = []
         for number, request in self._by_number.items():
             if not 0 < request.sequence <= received:
                 continue
-            if isinstance(request.message, Query):
+            if isinstance(request.message, (Query, PublishData, UnpublishData)):
+                if not isinstance(request.message, Query):
+                    request.message.again = True
                 request.sequence = 0
                 again.append(request.message)
             else:

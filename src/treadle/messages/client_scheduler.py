@@ -223,6 +223,31 @@ class Order(Message, tag=20):
     options: dict[str, Any]
 
 
+class PublishData(Message, tag=21):
+    """Keep an object under a name, and its keys, whoever wants them, until the name is taken back.
+
+    Answered by ``Reply``, or ``Refused`` (KeyError): the name is taken, or a key is not known.
+    """
+
+    request: int
+    name: WireKey
+    #: The pickled object; the futures in it are keys there.
+    body: bytes
+    ids: list[int]
+    #: In place of what has the name now.
+    override: bool = False
+    #: The answer was lost with a stream: the same once more is no other dataset.
+    again: bool = False
+
+
+class UnpublishData(Message, tag=22):
+    """Take a name back. Answered by ``Reply``, or ``Refused`` (KeyError): nothing is called so."""
+
+    request: int
+    name: WireKey
+    again: bool = False
+
+
 # --------------------------------------------------------------------------------------- scheduler -> client
 
 
@@ -342,6 +367,8 @@ ClientToScheduler = (
     | ConfirmKeys
     | ReattachKeys
     | Order
+    | PublishData
+    | UnpublishData
 )
 SchedulerToClient = (
     ClientWelcome

@@ -135,6 +135,14 @@ class NamesFact(Message, tag=40):
     former: list[tuple[int, int]]
 
 
+class PublishedFact(Message, tag=41):
+    """A published dataset, and the ids of its keys. See ``PublishData``."""
+
+    name: WireKey
+    body: bytes
+    ids: list[int]
+
+
 class FunctionsFact(Message, tag=34):
     """Functions; ``clients``: the number of the client that may name it again, or 0."""
 
@@ -214,6 +222,7 @@ Fact = (
     | KnownClient
     | FunctionsFact
     | NamesFact
+    | PublishedFact
     | TasksFact
     | WantsFact
     | HeldFact

@@ -114,6 +114,17 @@ def worker_info(core: Transitions, worker: WorkerState) -> dict[str, Any]:
     }
 
 
+def datasets(core: Transitions, options: dict[str, Any]) -> Any:
+    """The names of the published datasets, oldest first."""
+    return list(core.state.published)
+
+
+def dataset(core: Transitions, options: dict[str, Any]) -> Any:
+    """The published object of that name, pickled, in a list; an empty one when there is none."""
+    found = core.state.published.get(key_from_wire(options["name"]))
+    return [] if found is None else [found.body]
+
+
 def key_states(core: Transitions, options: dict[str, Any]) -> Any:
     return [[task.key, STATE_NAMES[task.state]] for task in _chosen_tasks(core, options)]
 
@@ -140,6 +151,8 @@ SUBJECTS: dict[str, Callable[[Transitions, dict[str, Any]], Any]] = {
     "nbytes": nbytes,
     "scheduler_info": scheduler_info,
     "key_states": key_states,
+    "datasets": datasets,
+    "dataset": dataset,
     "task_counts": task_counts,
     "story": story,
     "statistics": statistics,

@@ -20,12 +20,14 @@ from treadle.messages.client_scheduler import (
     FireAndForget,
     ForgetFunctions,
     KeysScattered,
+    PublishData,
     ReattachKeys,
     RegisterClient,
     ReleaseKeys,
     RetryKeys,
     Sent,
     SubmitTasks,
+    UnpublishData,
 )
 from treadle.messages.codec import decode_client_to_scheduler
 from treadle.messages.journal import FrameFact, KnownClient, StateFact, WorkerFact, decode_fact
@@ -50,6 +52,8 @@ DURABLE: Final = frozenset(
         RetryKeys,
         KeysScattered,
         FireAndForget,
+        PublishData,
+        UnpublishData,
     ]
 )
 

@@ -11,6 +11,7 @@ from treadle.messages.journal import (
     HeldFact,
     KnownClient,
     NamesFact,
+    PublishedFact,
     StartFact,
     StateFact,
     TasksFact,
@@ -54,6 +55,8 @@ def snapshot(state: ClusterState, highest_number: int) -> Iterator[tuple[Any, li
         yield NamesFact([(id, task.id) for id, task in state.renamed.items()]), []
     for client in [*state.clients.values(), state.fire_and_forget]:
         yield from ((fact, []) for fact in _wants(client))
+    for dataset in state.published.values():
+        yield PublishedFact(dataset.name, dataset.body, [task.id for task in dataset.wants.wants_what]), []
     for worker in state.workers.values():
         held = list(worker.has_what)
         for start in range(0, len(held), _CHUNK):

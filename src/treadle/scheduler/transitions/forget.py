@@ -26,6 +26,7 @@ def forget_everything(state: ClusterState, out: Outbox) -> None:
     for client in state.clients.values():
         _empty_client(client)
     _empty_client(state.fire_and_forget)
+    state.published.clear()
     for task in state.tasks.values():
         state.story.note(task.key, task.state, FORGOTTEN)
         state.counts[task.state] -= 1

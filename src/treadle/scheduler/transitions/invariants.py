@@ -137,7 +137,7 @@ def _validate_workers(state: ClusterState) -> None:
 
 def _validate_clients(state: ClusterState) -> None:
     later: dict[TaskState, int] = {}
-    for client in [*state.clients.values(), state.fire_and_forget]:
+    for client in [*state.clients.values(), state.fire_and_forget, *[dataset.wants for dataset in state.published.values()]]:
         for task in client.wants_what:
             _check(state, client in task.who_wants and state.by_id.get(task.id) is task, task, f"{client!r} is known to want it")
         for id, expected in client.expecting.items():

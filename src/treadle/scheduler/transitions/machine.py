@@ -18,12 +18,14 @@ from treadle.messages.client_scheduler import (
     ForgetFunctions,
     KeysScattered,
     LeaveClient,
+    PublishData,
     ReattachKeys,
     RegisterClient,
     ReleaseKeys,
     RetryKeys,
     Sent,
     SubmitTasks,
+    UnpublishData,
 )
 from treadle.messages.scheduler_local import (
     ConnectionLost,
@@ -51,7 +53,7 @@ from treadle.messages.worker_scheduler import (
     WorkerHeartbeat,
     WorkerStatus,
 )
-from treadle.scheduler.transitions import absence, copies, desires, graph, inventory, membership, reports, restore
+from treadle.scheduler.transitions import absence, copies, desires, graph, inventory, membership, publishing, reports, restore
 from treadle.scheduler.transitions.facts import Facts
 from treadle.scheduler.transitions.invariants import validate
 from treadle.scheduler.transitions.outbox import Outbox
@@ -346,6 +348,10 @@ class Transitions:
             desires.retry_keys(state, client, message.ids, out)
         elif kind is KeysScattered:
             self._scatter(client, message, out)
+        elif kind is PublishData:
+            publishing.publish(state, client, message, out)
+        elif kind is UnpublishData:
+            publishing.unpublish(state, client, message, out)
         elif kind is FireAndForget:
             desires.fire_and_forget(state, client, message.ids, out)
         elif kind is ClientHeartbeat:

@@ -125,6 +125,15 @@ class ClientState:
         return f"<ClientState {self.id!r}>"
 
 
+class Published:
+    """A dataset: the pickled object, and who wants its keys, under its name."""
+
+    def __init__(self, name: Any, body: bytes) -> None:
+        self.name: Any = name
+        self.body: bytes = body
+        self.wants: ClientState = ClientState(0, f"published as {name!r}", {})
+
+
 class Expected:
     """A row of a chunk, and how many rows of later chunks of that submission will depend on it.
 

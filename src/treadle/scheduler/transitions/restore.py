@@ -16,6 +16,7 @@ from treadle.messages.journal import (
     LostFact,
     MemoryFact,
     NamesFact,
+    PublishedFact,
     RetriedFact,
     StartFact,
     StateFact,
@@ -38,6 +39,7 @@ from treadle.scheduler.transitions.records import (
     ClientState,
     Expected,
     FunctionState,
+    Published,
     TaskState,
     WorkerState,
     is_needed,
@@ -93,6 +95,11 @@ def restore(state: ClusterState, fact: Any, frames: list[Any], out: Outbox) -> b
     elif kind is NamesFact:
         for id, present in fact.former:
             state.renamed[id] = state.by_id[present]
+    elif kind is PublishedFact:
+        dataset = Published(key_from_wire(fact.name), fact.body)
+        for id in fact.ids:
+            want_quietly(dataset.wants, state.by_id[id])
+        state.published[dataset.name] = dataset
     elif kind is StateFact:
         state.generation = fact.generation
     else:

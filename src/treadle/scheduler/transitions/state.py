@@ -10,6 +10,7 @@ from treadle.scheduler.transitions.records import (
     ClientState,
     FunctionState,
     Orphan,
+    Published,
     TaskGroup,
     TaskPrefix,
     TaskState,
@@ -112,6 +113,8 @@ class ClusterState:
         self.clients_by_number: dict[int, ClientState] = {}
         #: Not among ``clients``: nobody is told anything on its behalf.
         self.fire_and_forget: ClientState = ClientState(0, FIRE_AND_FORGET, {})
+        #: Datasets by name, oldest first.
+        self.published: dict[Any, Published] = {}
 
         #: Threads of all workers; tasks ever submitted, finished and erred; bytes in memory, copies counted.
         self.total_nthreads: int = 0

@@ -8,7 +8,7 @@ from typing import Final
 
 from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.records import MEMORY, RELEASED, TaskState, WorkerState
-from treadle.scheduler.transitions.rules.common import remove_copy
+from treadle.scheduler.transitions.rules.common import begin_copy, remove_copy
 from treadle.scheduler.transitions.state import ClusterState
 
 #: Workers that are looked at for one copy.
@@ -23,35 +23,10 @@ def order_copies(state: ClusterState, recipient: WorkerState, tasks: list[TaskSt
     for task in tasks:
         if task.state != MEMORY or task.actor or task in recipient.has_what:
             continue
-        if _is_new(state, task, recipient):
+        if begin_copy(state, task, recipient):
             wanted.append(task)
     if wanted and recipient.connected:
         out.fetch(recipient, wanted)
-
-
-def make_sure(state: ClusterState, holder: WorkerState, tasks: list[TaskState], out: Outbox) -> None:
-    """``holder`` is said to have these, by somebody who may be mistaken: it says which it has, and fetches, or misses, the others."""
-    if not holder.connected:
-        # It will say when it comes back.
-        return
-    unsure: list[TaskState] = []
-    for task in tasks:
-        if _is_new(state, task, holder):
-            unsure.append(task)
-    if unsure:
-        out.fetch(holder, unsure)
-
-
-def _is_new(state: ClusterState, task: TaskState, recipient: WorkerState) -> bool:
-    """A copy of ``task`` for ``recipient`` is under way from here on; whether it was not before."""
-    coming = state.copying.get(task)
-    if coming is None:
-        state.copying[task] = [recipient]
-    elif recipient in coming:
-        return False
-    else:
-        coming.append(recipient)
-    return True
 
 
 def copy_came(state: ClusterState, task: TaskState, worker: WorkerState) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from treadle.exceptions import PeerProtocolError
-from treadle.scheduler.transitions.copies import make_sure, order_copies
+from treadle.scheduler.transitions.copies import order_copies
 from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.records import (
     ERRED,
@@ -19,7 +19,7 @@ from treadle.scheduler.transitions.records import (
     TaskState,
     WorkerState,
 )
-from treadle.scheduler.transitions.rules.common import add_copy, move
+from treadle.scheduler.transitions.rules.common import add_copy, make_sure, move
 from treadle.scheduler.transitions.rules.memory import to_memory
 from treadle.scheduler.transitions.rules.orphans import await_value, claim, is_recovering
 from treadle.scheduler.transitions.state import ClusterState

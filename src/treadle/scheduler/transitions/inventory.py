@@ -14,7 +14,6 @@ from treadle.exceptions import PeerProtocolError
 from treadle.messages.client_scheduler import KeysPending
 from treadle.messages.worker_scheduler import DropKeys, UnlearnFunctions, WorkerPeersGone
 from treadle.scheduler.transitions import reports
-from treadle.scheduler.transitions.copies import make_sure
 from treadle.scheduler.transitions.desires import RECENTLY_S, alias, check_keys, is_of_before, want, want_quietly
 from treadle.scheduler.transitions.graph import add_task, get_group
 from treadle.scheduler.transitions.outbox import Outbox
@@ -31,7 +30,7 @@ from treadle.scheduler.transitions.records import (
     TaskState,
     WorkerState,
 )
-from treadle.scheduler.transitions.rules.common import remove_copy
+from treadle.scheduler.transitions.rules.common import make_sure, remove_copy
 from treadle.scheduler.transitions.rules.orphans import (
     NOBODYS,
     accept_value,

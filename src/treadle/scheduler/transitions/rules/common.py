@@ -92,6 +92,31 @@ def remove_copy(state: ClusterState, task: TaskState, worker: WorkerState) -> No
         task.who_has.remove(worker)
 
 
+def begin_copy(state: ClusterState, task: TaskState, recipient: WorkerState) -> bool:
+    """A copy of ``task`` for ``recipient`` is under way from here on; whether it was not before."""
+    coming = state.copying.get(task)
+    if coming is None:
+        state.copying[task] = [recipient]
+    elif recipient in coming:
+        return False
+    else:
+        coming.append(recipient)
+    return True
+
+
+def make_sure(state: ClusterState, holder: WorkerState, tasks: list[TaskState], out: Outbox) -> None:
+    """``holder`` is said to have these, by somebody who may be mistaken: it says which it has, and fetches, or misses, the others."""
+    if not holder.connected:
+        # It will say when it comes back.
+        return
+    unsure: list[TaskState] = []
+    for task in tasks:
+        if begin_copy(state, task, holder):
+            unsure.append(task)
+    if unsure:
+        out.fetch(holder, unsure)
+
+
 def drop_copies(state: ClusterState, task: TaskState, out: Outbox) -> None:
     """All holders shall forget the value, and who is fetching a copy to keep need not."""
     if state.copying:

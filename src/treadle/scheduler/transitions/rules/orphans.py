@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from treadle.scheduler.transitions.copies import make_sure
 from treadle.scheduler.transitions.durations import place, set_long_running
 from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.placement import assign
@@ -27,7 +26,7 @@ from treadle.scheduler.transitions.records import (
     WorkerState,
     is_needed,
 )
-from treadle.scheduler.transitions.rules.common import add_copy, move
+from treadle.scheduler.transitions.rules.common import add_copy, make_sure, move
 from treadle.scheduler.transitions.rules.erred import own_error
 from treadle.scheduler.transitions.rules.memory import to_memory
 from treadle.scheduler.transitions.state import ClusterState

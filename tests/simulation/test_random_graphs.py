@@ -54,6 +54,8 @@ FAILED = {
     20778: "the same key, submitted twice at once in chunks that alternate, and cancelled, was waited for for ever",
     233880: "scattered data that was lost and to be forgotten, said in one frame, was wanted for ever in the journal",
     308556: "the second of two values that were scattered under one key was dropped before it was written down that it was the second",
+    615627: "what a client submitted once more was taken for the attempt at it that was executing since before it was given up",
+    620453: "a failed key that a client retried after it had been given up was pending there for ever",
     405250: "an assignment of before the scheduler died went on to wait for a value under the name that it had had then",
     216537: "a key that had been computed and was scattered had names that the next scheduler did not know",
     128991: "a worker that was to keep a copy of a value that was lost meanwhile waited for it for ever",
@@ -69,6 +71,7 @@ _ALSO = (
     "935 1743 3778 10532 14012 22659 24501 25112 27810 20693 20847 21309 24090 "
     "24119 24708 25780 28006 28015 29919 30401 30555 30556 40374 40659 44491 48029 "
     "66168 69756 125250 234192 300359 401023 "
+    "507050 621464 "
 )
 FAILED_ALSO = [int(seed) for seed in _ALSO.split()]
 

@@ -165,10 +165,15 @@ def retry_keys(state: ClusterState, client: ClientState, ids: list[int], out: Ou
     gone: list[int] = []
     for id in ids:
         task = find_task(state, client, id)
-        if task is not None:
-            stack.append(task)
-        else:
+        if task is None:
             gone.append(id)
+            continue
+        stack.append(task)
+        # One that was given up, and is back, has not said that it wants what had failed.
+        if task.state == ERRED:
+            want_quietly(client, task)
+        else:
+            want(state, client, task, out)
     out.cancelled(client, gone, "already forgotten", None)
     roots: dict[TaskState, None] = {}
     while stack:

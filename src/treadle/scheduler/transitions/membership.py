@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from treadle.exceptions import PeerProtocolError
 from treadle.messages.client_scheduler import ClientWelcome
@@ -28,6 +28,10 @@ from treadle.scheduler.transitions.rules.common import remove_copy
 from treadle.scheduler.transitions.rules.forgotten import drop_function
 from treadle.scheduler.transitions.rules.suspects import take_back_all
 from treadle.scheduler.transitions.state import ClusterState
+
+
+#: More than there ever are of one task, but for those that are retried all the time.
+ATTEMPTS_OF_A_TASK: Final = 64
 
 
 def add_worker(state: ClusterState, number: int, message: Any, scheduler_id: str, out: Outbox) -> WorkerState | None:
@@ -206,6 +210,9 @@ def add_client(state: ClusterState, number: int, message: Any, scheduler_id: str
     client.last_seen = state.now
     client.stranger = message.number != 0
     client.came_back = client.recalling = client.stranger
+    if client.stranger:
+        # What it submits once more, under ids that it has used, was perhaps forgotten, and is executing still.
+        state.first_attempt += ATTEMPTS_OF_A_TASK
     state.clients[client.id] = client
     state.clients_by_number[number] = client
     out.to_client(client).add(ClientWelcome(number, scheduler_id))

@@ -29,7 +29,6 @@ from treadle.scheduler.transitions.rules.forgotten import drop_function
 from treadle.scheduler.transitions.rules.suspects import take_back_all
 from treadle.scheduler.transitions.state import ClusterState
 
-
 #: More than there ever are of one task, but for those that are retried all the time.
 ATTEMPTS_OF_A_TASK: Final = 64
 

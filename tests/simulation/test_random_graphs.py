@@ -56,6 +56,7 @@ FAILED = {
     308556: "the second of two values that were scattered under one key was dropped before it was written down that it was the second",
     615627: "what a client submitted once more was taken for the attempt at it that was executing since before it was given up",
     620453: "a failed key that a client retried after it had been given up was pending there for ever",
+    704197: "a failed key whose retry a client had said once more, and cancelled, was pending there for ever",
     405250: "an assignment of before the scheduler died went on to wait for a value under the name that it had had then",
     216537: "a key that had been computed and was scattered had names that the next scheduler did not know",
     128991: "a worker that was to keep a copy of a value that was lost meanwhile waited for it for ever",

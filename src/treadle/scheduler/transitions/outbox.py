@@ -323,9 +323,11 @@ class Outbox:
         else:
             queue.add(KeysErred([task.id], error, task.key if blame is None else blame.key))
 
-    def pending(self, task: TaskState) -> None:
+    def pending(self, task: TaskState, retried: bool = False) -> None:
         for client in task.who_wants:
-            if client.number:
+            # One that says once more what it had said takes it for failed until it hears, at the end, where all stands: it may be about
+            # to cancel it, and does not ask about what has failed.
+            if client.number and not (retried and client.recalling):
                 queue = self.to_client(client)
                 last = queue.messages[-1] if queue.messages else None
                 if isinstance(last, KeysPending):

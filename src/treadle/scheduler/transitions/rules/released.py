@@ -45,7 +45,7 @@ def to_released(state: ClusterState, task: TaskState, out: Outbox) -> None:
     task.error = None
     task.blame = None
     if is_needed(task):
-        out.pending(task)
+        out.pending(task, start == ERRED)
         state.recommend(task, WAITING)
     elif task.live_dependents == 0:
         state.recommend(task, FORGOTTEN)

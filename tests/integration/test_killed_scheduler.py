@@ -216,6 +216,8 @@ def test_published_datasets_survive(machine: Machine) -> None:
         publisher.unpublish_dataset("other")
         wait(row, timeout=LIMIT_S)
         del row
+        # All is on disk: who is gone cannot say it again.
+        until(lambda: len(publisher.session.sent) == 0)
         publisher.close()
         scheduler.kill()
         scheduler.wait()

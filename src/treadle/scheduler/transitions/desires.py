@@ -19,7 +19,7 @@ from treadle.scheduler.transitions.records import (
     TaskState,
     WorkerState,
 )
-from treadle.scheduler.transitions.rules.common import add_copy, make_sure, move
+from treadle.scheduler.transitions.rules.common import add_copy, drop_when_written, make_sure, move
 from treadle.scheduler.transitions.rules.memory import to_memory
 from treadle.scheduler.transitions.rules.orphans import await_value, claim, is_recovering
 from treadle.scheduler.transitions.state import ClusterState
@@ -211,11 +211,8 @@ def scatter_keys(state: ClusterState, client: ClientState, message: Any, tasks: 
                 holders.append(worker)
         if task.state == MEMORY and id != task.id:
             for worker in holders:
-                if state.facts is None:
-                    out.drop_id(id, worker)
-                else:
-                    # For a scheduler that does not know who came first it may be the only one.
-                    state.facts.drop_later(id, worker)
+                # For a scheduler that does not know who came first it may be the only one.
+                drop_when_written(state, id, worker, out)
                 if len(holders) > 1:
                     # Copies there are what the client wants: of the value that the key has already, be it equal or not.
                     order_copies(state, worker, [task], out)

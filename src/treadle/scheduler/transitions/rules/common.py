@@ -117,6 +117,15 @@ def make_sure(state: ClusterState, holder: WorkerState, tasks: list[TaskState], 
         out.fetch(holder, unsure)
 
 
+def drop_when_written(state: ClusterState, id: int, worker: WorkerState, out: Outbox) -> None:
+    """For what cannot be made again: it is kept until a journal says why nobody needs it, since another scheduler may not know that."""
+    if state.facts is None:
+        # It was perhaps asked whether it has it.
+        out.drop_id(id, worker)
+    else:
+        state.facts.drop_later(id, worker)
+
+
 def drop_copies(state: ClusterState, task: TaskState, out: Outbox) -> None:
     """All holders shall forget the value, and who is fetching a copy to keep need not."""
     if state.copying:
@@ -124,19 +133,15 @@ def drop_copies(state: ClusterState, task: TaskState, out: Outbox) -> None:
             out.drop_id(task.id, worker)
     if state.scarce:
         state.scarce.pop(task, None)
-    # What cannot be made again is kept until the journal says that nobody needs it: another scheduler may not know that.
-    facts = None if task.has_recipe and not task.from_data else state.facts
+    at_once = task.has_recipe and (state.facts is None or not task.from_data)
     for worker in task.who_has:
         del worker.has_what[task]
         worker.nbytes -= task.nbytes
         state.total_nbytes -= task.nbytes
         if task.options is not None and task.options.actor:
             worker.actors.pop(task, None)
-        if facts is None and task.has_recipe:
+        if at_once:
             out.drop(task, worker)
-        elif facts is None:
-            # It was perhaps asked whether it has it.
-            out.drop_id(task.id, worker)
         else:
-            facts.drop_later(task.id, worker)
+            drop_when_written(state, task.id, worker, out)
     task.who_has = NO_WORKERS

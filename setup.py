@@ -19,7 +19,7 @@ from setuptools.command.build_ext import build_ext
 #: One compiled unit, so that calls between its modules are direct: what gains by it (docs/adr/0002), and pure code only.
 COMPILED = [
     "src/treadle/scheduler/transitions/**/*.py",
-    "src/treadle/client/order.py",
+    "src/treadle/client/rows/order.py",
     "src/treadle/utils/keys.py",
 ]
 BUILDING = {"bdist_wheel", "build", "build_ext", "editable_wheel", "install"}

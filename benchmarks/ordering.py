@@ -27,8 +27,8 @@ from typing import Any
 import dask.order
 from ordering_graphs import GRAPHS, Graph, build
 
-from treadle.client import order as order_module
-from treadle.client.order import order
+from treadle.client.rows import order as order_module
+from treadle.client.rows.order import order
 
 THREADS = (1, 2, 8, 24)
 #: Assignments of durations to average over, with more than one thread.

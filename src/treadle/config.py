@@ -50,8 +50,8 @@ class SchedulerSettings:
     unknown_task_duration_s: float = 0.5
     default_task_durations_s: dict[str, float] = field(default_factory=dict)
     validate: bool = False
-    scatter_copies: int = 2
-    scatter_copy_limit_bytes: int = 64 * 2**20
+    scatter_replicas: int = 2
+    scatter_replica_limit_bytes: int = 64 * 2**20
     stuck_after_s: float | None = 60.0
     worker_grace_s: float = 10.0
     client_grace_s: float = 30.0
@@ -84,8 +84,8 @@ def scheduler_settings() -> SchedulerSettings:
         worker_grace_s=seconds(get("treadle.scheduler.worker-grace")),
         client_grace_s=seconds(get("treadle.scheduler.client-grace")),
         recovery_grace_s=seconds(get("treadle.scheduler.recovery-grace")),
-        scatter_copies=int(get("treadle.scheduler.scatter-copies")),
-        scatter_copy_limit_bytes=int(parse_bytes(get("treadle.scheduler.scatter-copy-limit"))),
+        scatter_replicas=int(get("treadle.scheduler.scatter-replicas")),
+        scatter_replica_limit_bytes=int(parse_bytes(get("treadle.scheduler.scatter-replica-limit"))),
         stuck_after_s=_optional_seconds("treadle.scheduler.stuck-after"),
         journal_compaction_bytes=int(parse_bytes(get("treadle.scheduler.journal-compaction"))),
     )

@@ -8,9 +8,9 @@ import sys
 
 SCRIPT = """
 import json, sys, types
-import treadle.client.ledger, treadle.scheduler.transitions.machine, treadle.worker.transitions.machine
+import treadle.client.session.ledger, treadle.scheduler.transitions.machine, treadle.worker.transitions.machine
 
-cores = [name for name in sys.modules if name == "treadle.client.ledger" or ".transitions" in name]
+cores = [name for name in sys.modules if name == "treadle.client.session.ledger" or ".transitions" in name]
 reach = {
     f"{name}.{attribute}": value.__name__
     for name in cores

@@ -12,8 +12,8 @@ import dask
 import pytest
 from dask._task_spec import Alias, DataNode, Dict, GraphNode, List, Set, Task, TaskRef, Tuple, _execute_subgraph
 
-from treadle.client.encoding import Encoding
-from treadle.client.functions import Functions
+from treadle.client.rows.encoding import Encoding
+from treadle.client.rows.functions import Functions
 from treadle.serialize.nodes import Subgraph
 from treadle.serialize.spec import call_with, load_node, loads_function
 
@@ -167,7 +167,7 @@ def test_collections_compute_the_same() -> None:
         results: list[Any] = []
 
         def schedule(graph: Any, keys: Any, results: list[Any] = results, **_: Any) -> Any:
-            from treadle.client.graph import build_table, flat_keys
+            from treadle.client.rows.graph import build_table, flat_keys
 
             values = run(build_table(graph, flat_keys(keys), lambda key: False, {}).nodes)
             results.append(1)

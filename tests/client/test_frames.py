@@ -2,9 +2,9 @@
 
 import pytest
 
-from treadle.client.frames import URGENT_BYTES, SentFrames, recollections
-from treadle.client.functions import KnownFunction
-from treadle.client.ledger import ERROR, FINISHED, PENDING, Ledger
+from treadle.client.rows.functions import KnownFunction
+from treadle.client.session.frames import URGENT_BYTES, SentFrames, recollections
+from treadle.client.session.ledger import ERROR, FINISHED, PENDING, Ledger
 from treadle.messages.client_scheduler import DefineFunctions, ReattachKeys, ReleaseKeys, Sent, SubmitTasks
 from treadle.messages.codec import encode
 

@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from treadle.client.functions import Functions
+from treadle.client.rows.functions import Functions
 
 LIMIT = 3
 
@@ -83,7 +83,7 @@ def test_what_cannot_be_pickled_is_named():
 
 
 def test_old_functions_are_forgotten(monkeypatch):
-    monkeypatch.setattr("treadle.client.functions.MOST_FUNCTIONS", 2)
+    monkeypatch.setattr("treadle.client.rows.functions.MOST_FUNCTIONS", 2)
     functions = Functions()
     forgotten = []
     for i in range(4):

@@ -8,7 +8,7 @@ import pytest
 from dask._task_spec import DataNode, Task, TaskRef
 
 from treadle.client.futures import Future
-from treadle.client.graph import build_table, dependents_later, flat_keys, replace_keys
+from treadle.client.rows.graph import build_table, dependents_later, flat_keys, replace_keys
 
 
 def table(dsk, keys, known=(), futures=None):

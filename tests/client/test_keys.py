@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from treadle.client.futures import Future
-from treadle.client.keys import bound_token, call_key, is_plain, unique_key
+from treadle.client.rows.keys import bound_token, call_key, is_plain, unique_key
 from treadle.utils.keys import prefix_of
 
 plain = st.recursive(
@@ -75,7 +75,7 @@ def test_what_is_not_plain_is_named_by_dask():
 
 
 def test_keys_are_the_same_in_another_process():
-    code = "from treadle.client.keys import call_key; print(call_key('f', 't', (1, 'a', (2.5, None))))"
+    code = "from treadle.client.rows.keys import call_key; print(call_key('f', 't', (1, 'a', (2.5, None))))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert out.stdout.strip() == call_key("f", "t", (1, "a", (2.5, None)))
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from treadle.client.ledger import CANCELLED, ERROR, FINISHED, LOST, PENDING, Ledger, Waiter
+from treadle.client.session.ledger import CANCELLED, ERROR, FINISHED, LOST, PENDING, Ledger, Waiter
 from treadle.messages.base import TaskError
 from treadle.messages.client_scheduler import KeysAliased, KeysCancelled, KeysErred, KeysInMemory, KeysLost, KeysPending
 

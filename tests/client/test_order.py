@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from treadle.client.order import order
+from treadle.client.rows.order import order
 
 
 @st.composite
@@ -97,7 +97,7 @@ def test_a_cycle_is_refused_by_its_members(graph, data):
 def test_the_seed_of_the_hashes_changes_nothing():
     program = """
 import random
-from treadle.client.order import order
+from treadle.client.rows.order import order
 chance = random.Random(1)
 graph = [[*{chance.randrange(max(0, i - 30), i) for _ in range(3)}] if i else [] for i in range(500)]
 print(order(graph, [499]))

@@ -1,6 +1,6 @@
 """What is merged on its way out, and what keeps its place."""
 
-from treadle.client.outgoing import Outgoing
+from treadle.client.session.outgoing import Outgoing
 from treadle.messages.client_scheduler import DefineFunctions, FireAndForget, ReleaseKeys, SubmitTasks
 
 

@@ -5,10 +5,10 @@ import threading
 
 import pytest
 
-from treadle.client import computing
 from treadle.client.client import Client
 from treadle.client.futures import Future
-from treadle.client.session import Session
+from treadle.client.session.stream import Session
+from treadle.client.submitting import computing
 from treadle.messages.client_scheduler import (
     ClientWelcome,
     ConfirmKeys,

@@ -5,8 +5,8 @@ import threading
 
 import pytest
 
-from treadle.client.functions import Functions
-from treadle.client.session import Session
+from treadle.client.rows.functions import Functions
+from treadle.client.session.stream import Session
 from treadle.messages.client_scheduler import ReleaseKeys
 
 LIMIT_S = 30
@@ -25,7 +25,7 @@ class FakeComm:
 
 @pytest.fixture(autouse=True)
 def never_by_itself(monkeypatch):
-    monkeypatch.setattr("treadle.client.session.BURST_S", 3600.0)
+    monkeypatch.setattr("treadle.client.session.stream.BURST_S", 3600.0)
 
 
 async def submit(session):

@@ -13,7 +13,7 @@ from treadle.client.as_completed import as_completed
 from treadle.client.client import Client
 from treadle.client.current import default_client, temp_default_client
 from treadle.client.futures import Future
-from treadle.client.peers import PeerPool
+from treadle.client.session.peers import PeerPool
 from treadle.client.waiting import fire_and_forget, futures_of, wait
 from treadle.client.worker_client import get_client, worker_client
 from treadle.comm.security import Security
@@ -108,7 +108,7 @@ def test_a_small_result_takes_no_second_round_trip(client, monkeypatch):
     def get(*_):
         raise AssertionError("it came with the news")
 
-    monkeypatch.setattr("treadle.client.peers.PeerPool.get", get)
+    monkeypatch.setattr("treadle.client.session.peers.PeerPool.get", get)
     assert client.submit(inc, 1).result(LIMIT_S) == 2
     futures = [client.submit(inc, number) for number in range(10)]
     assert client.gather(futures) == list(range(1, 11))
@@ -235,7 +235,7 @@ def test_scatter_to_all(client, cluster):
 
 def test_scatter_to_all_what_one_has(client, cluster, monkeypatch):
     # Else there were two copies in any case.
-    monkeypatch.setattr(cluster.scheduler.transitions.state.limits, "scatter_copies", 1)
+    monkeypatch.setattr(cluster.scheduler.transitions.state.limits, "scatter_replicas", 1)
     future = client.scatter([1, 2], workers=["alice"])[0]
     again = client.scatter([1, 2], broadcast=True)[0]
     key = future.key
@@ -484,7 +484,7 @@ class Late:
 
 
 def test_the_first_tasks_run_before_the_last_are_pickled(client, cluster, monkeypatch):
-    monkeypatch.setattr("treadle.client.computing.CHUNK_ROWS", 5)
+    monkeypatch.setattr("treadle.client.submitting.computing.CHUNK_ROWS", 5)
     begun = cluster.scheduler.transitions.statistics()["finished"]
 
     def others_have_run():
@@ -497,7 +497,7 @@ def test_the_first_tasks_run_before_the_last_are_pickled(client, cluster, monkey
 
 
 def test_a_graph_of_several_chunks(client, monkeypatch):
-    monkeypatch.setattr("treadle.client.computing.CHUNK_ROWS", 3)
+    monkeypatch.setattr("treadle.client.submitting.computing.CHUNK_ROWS", 3)
     dsk = {"x0": 0}
     for i in range(1, 20):
         dsk[f"x{i}"] = (inc, f"x{i - 1}")
@@ -506,7 +506,7 @@ def test_a_graph_of_several_chunks(client, monkeypatch):
 
 
 def test_a_graph_that_cannot_be_pickled_leaves_nothing_behind(client, cluster, monkeypatch):
-    monkeypatch.setattr("treadle.client.computing.CHUNK_ROWS", 2)
+    monkeypatch.setattr("treadle.client.submitting.computing.CHUNK_ROWS", 2)
     lock = threading.Lock()
     dsk = {"a": 1, "b": (inc, "a"), "c": (inc, "b"), "d": (lambda x, y: (lock, x), "c", "a")}
     with pytest.raises(TypeError, match="task 'd'"):

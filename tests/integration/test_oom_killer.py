@@ -174,10 +174,10 @@ def test_a_task_that_the_kernel_kills_its_worker_for_is_told_so(groups, memory_l
 
 
 def test_a_worker_is_not_out_of_memory_because_another_process_was(groups):
-    narrow, roomy = groups
+    narrow, has_capacity = groups
     with dask.config.set({"distributed.scheduler.allowed-failures": 0}):
         with LocalCluster(n_workers=1, threads_per_worker=1) as cluster, Client(cluster) as client:
-            pid = move_worker(cluster, roomy)
+            pid = move_worker(cluster, has_capacity)
             command = f"input(); held = [b'x' * {MIB} for _ in range({GREED_BYTES // MIB})]"
             other = subprocess.Popen([sys.executable, "-c", command], stdin=subprocess.PIPE)
             try:

@@ -27,7 +27,7 @@ from treadle.messages.client_scheduler import (
     UnpublishData,
 )
 from treadle.messages.codec import encode
-from treadle.messages.journal import FrameFact, encode_fact
+from treadle.messages.journal import FrameRecord, encode_record
 from treadle.scheduler.journaling import ClientFrame
 from treadle.scheduler.recovery import DURABLE, Recovery, Replay
 from treadle.scheduler.snapshot import snapshot
@@ -62,7 +62,7 @@ def replay(records: Records, limits: Limits | None = None) -> Transitions:
 
 
 def snapshot_of(core: Transitions) -> Records:
-    return [(encode_fact(fact), buffers) for fact, buffers in snapshot(core.state, 10**6)]
+    return [(encode_record(record), buffers) for record, buffers in snapshot(core.state, 10**6)]
 
 
 class Watched(SimulatedJournal):
@@ -82,16 +82,16 @@ class Watched(SimulatedJournal):
         self.turns = 0
         super().__init__(directory, core, *args, **options)
 
-    def record(self, facts: list[Any], now: float) -> None:
-        for fact in facts:
-            if type(fact) is ClientFrame:
-                self.records.append((encode_fact(FrameFact(fact.number, now)), [fact.body, *fact.buffers]))
+    def record(self, records: list[Any], now: float) -> None:
+        for record in records:
+            if type(record) is ClientFrame:
+                self.records.append((encode_record(FrameRecord(record.number, now)), [record.body, *record.buffers]))
             else:
-                self.records.append((encode_fact(fact), []))
-        super().record(facts, now)
+                self.records.append((encode_record(record), []))
+        super().record(records, now)
 
-    def keep(self, events: list[Event], facts: list[Any], now: float) -> None:
-        super().keep(events, facts, now)
+    def keep(self, events: list[Event], records: list[Any], now: float) -> None:
+        super().keep(events, records, now)
         self.turns += 1
         if self.turns % self.every == 0:
             self.check()
@@ -194,11 +194,11 @@ def test_where_nothing_is_lost_it_tells_all_of_it(simulated: Any, seed: int) -> 
 
 @pytest.mark.parametrize("limits", [Limits(), Limits(client_grace_s=10, worker_grace_s=10)], ids=["compaction", "restart"])
 def test_a_client_that_came_back_keeps_what_it_wants(limits: Limits) -> None:
-    """Whatever the patience of the core that is told: whoever was given up has a fact of its own."""
+    """Whatever the patience of the core that is told: whoever was given up has a record of its own."""
     register = encode([RegisterClient("the client", {})])
     again = encode([RegisterClient("the client", {}, 7)])
     attach = encode([DefineFunctions([7 << 32 | 1], ["f"], [b"f"]), SubmitTasks(1, [7 << 32 | 2], ["x"], [7 << 32 | 1], [b""]), Sent(1)])
-    core = replay([(encode_fact(FrameFact(7, 1.0)), [body]) for body in (register, attach, again)], limits)
+    core = replay([(encode_record(FrameRecord(7, 1.0)), [body]) for body in (register, attach, again)], limits)
     assert [task.key for task in core.clients["the client"].wants_what] == ["x"]
 
 
@@ -207,7 +207,7 @@ def test_published_datasets_are_told_and_so_are_those_of_a_snapshot() -> None:
     submit = encode([DefineFunctions([7 << 32 | 1], ["f"], [b"f"]), SubmitTasks(1, [7 << 32 | 2], ["x"], [7 << 32 | 1], [b""]), Sent(1)])
     publish = encode([PublishData(1, "kept", b"x", [7 << 32 | 2]), PublishData(2, ("a", 1), b"taken back", []), Sent(2)])
     refused = encode([PublishData(3, "kept", b"another", []), UnpublishData(4, ("a", 1)), ReleaseKeys([7 << 32 | 2]), Sent(3)])
-    told = replay([(encode_fact(FrameFact(7, 1.0)), [body]) for body in (register, submit, publish, refused)])
+    told = replay([(encode_record(FrameRecord(7, 1.0)), [body]) for body in (register, submit, publish, refused)])
     for core in (told, replay(snapshot_of(told))):
         assert {name: dataset.body for name, dataset in core.state.published.items()} == {"kept": b"x"}
         (task,) = core.tasks.values()

@@ -13,7 +13,7 @@ from typing import Any
 from treadle.client import current
 from treadle.client.base import optional_seconds
 from treadle.client.futures import Future, error_of
-from treadle.client.ledger import FINISHED, PENDING, KeyState, Waiter
+from treadle.client.session.ledger import FINISHED, PENDING, KeyState, Waiter
 from treadle.exceptions import TimeoutError
 
 

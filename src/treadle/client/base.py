@@ -8,11 +8,11 @@ from typing import Any
 
 from treadle import config
 from treadle.client import current
-from treadle.client.functions import Functions
 from treadle.client.futures import Future, error_of, watch
-from treadle.client.ledger import PENDING, KeyState
-from treadle.client.peers import PeerPool
-from treadle.client.session import UNSENT_LIMIT_BYTES, Session
+from treadle.client.rows.functions import Functions
+from treadle.client.session.ledger import PENDING, KeyState
+from treadle.client.session.peers import PeerPool
+from treadle.client.session.stream import UNSENT_LIMIT_BYTES, Session
 from treadle.context import current_task
 from treadle.exceptions import ClosedClientError
 from treadle.messages.client_scheduler import AttachKeys

@@ -19,17 +19,17 @@ from treadle import config
 from treadle.client import current
 from treadle.client.as_completed import as_completed
 from treadle.client.base import optional_seconds
-from treadle.client.cluster import ClusterMethods
-from treadle.client.computing import CollectionMethods
-from treadle.client.datasets import DatasetMethods
-from treadle.client.executor import ClientExecutor
-from treadle.client.functions import Functions
-from treadle.client.introspection import IntrospectionMethods
-from treadle.client.ledger import KeyState, Waiter
+from treadle.client.cluster.control import ClusterMethods
+from treadle.client.cluster.introspection import IntrospectionMethods
+from treadle.client.cluster.proxy import SchedulerProxy
+from treadle.client.data.datasets import DatasetMethods
 from treadle.client.opening import loop_of, scheduler_of, security_of, versions
-from treadle.client.peers import PeerPool
-from treadle.client.proxy import SchedulerProxy
-from treadle.client.session import Session
+from treadle.client.rows.functions import Functions
+from treadle.client.session.ledger import KeyState, Waiter
+from treadle.client.session.peers import PeerPool
+from treadle.client.session.stream import Session
+from treadle.client.submitting.computing import CollectionMethods
+from treadle.client.submitting.executor import ClientExecutor
 from treadle.client.waiting import futures_of
 from treadle.comm.addressing import normalize_address
 from treadle.comm.security import find_secret

@@ -12,8 +12,8 @@ from typing import Any
 from dask._task_spec import TaskRef
 
 from treadle.client import current
-from treadle.client.ledger import CANCELLED, ERROR, FINISHED, LOST, PENDING, Cancellation, Failure, KeyState, Waiter
-from treadle.client.session import Session
+from treadle.client.session.ledger import CANCELLED, ERROR, FINISHED, LOST, PENDING, Cancellation, Failure, KeyState, Waiter
+from treadle.client.session.stream import Session
 from treadle.exceptions import FutureCancelledError
 from treadle.serialize.errors import load_error
 from treadle.utils.keys import Key

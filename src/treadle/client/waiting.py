@@ -11,7 +11,7 @@ from dask.base import is_dask_collection
 from treadle.client import current
 from treadle.client.base import optional_seconds
 from treadle.client.futures import Future
-from treadle.client.ledger import CANCELLED, PENDING, Cancellation, KeyState, Waiter
+from treadle.client.session.ledger import CANCELLED, PENDING, Cancellation, KeyState, Waiter
 from treadle.exceptions import FutureCancelledError, FuturesCancelledError
 from treadle.messages.client_scheduler import FireAndForget
 

@@ -25,7 +25,7 @@ from treadle.exceptions import JournalError
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
 MAGIC: Final = b"TREADLEJ"
-#: Grows when the layout, or the meaning of a fact, changes.
+#: Grows when the layout, or the meaning of a record, changes.
 VERSION: Final = 2
 #: Body of the last record of a snapshot.
 END: Final = b""

@@ -1,7 +1,7 @@
-"""What a scheduler writes down so that another one can take its place: the durable facts, in the order in which they came about.
+"""What a scheduler writes down so that another one can take its place: durable records, in the order of what happened.
 
-A fact is the body of a record of the journal (``treadle.journal``). ``FrameFact`` is followed, beside it, by the frame of a client as it
-was received: its body, then its buffers. ``TasksFact`` is followed by the buffers of its payloads.
+A record here is the body of a record of the file format (``treadle.journal``). Beside a ``FrameRecord`` stands the frame of a client as it
+was received: its body, then its buffers. ``TasksRecord`` is followed by the buffers of its payloads.
 To change a meaning, or a field other than by appending one with a default, raise ``treadle.journal.format.VERSION``.
 """
 
@@ -12,10 +12,10 @@ import msgspec
 from treadle.messages.base import Message, TaskError, TaskOptions, WireKey
 
 
-class FrameFact(Message, tag=1):
+class FrameRecord(Message, tag=1):
     """A client said this, at ``now`` on the scheduler's clock. The frame, or a part of one, rides beside.
 
-    ``more``: other parts follow, and facts between them; what is in front of a missing part was not written.
+    ``more``: other parts follow, and records between them; what is in front of a missing part was not written.
     """
 
     number: int
@@ -29,7 +29,7 @@ class ClientGone(Message, tag=3):
     number: int
 
 
-class WorkerFact(Message, tag=4):
+class WorkerRecord(Message, tag=4):
     """A worker joined. See ``RegisterWorker``."""
 
     number: int
@@ -54,7 +54,7 @@ class WorkerGone(Message, tag=5):
     number: int
 
 
-class MemoryFact(Message, tag=6):
+class MemoryRecord(Message, tag=6):
     """These came to memory on that worker; columns."""
 
     worker: int
@@ -63,41 +63,41 @@ class MemoryFact(Message, tag=6):
     types: list[str]
 
 
-class CopiesFact(Message, tag=7):
+class ReplicasRecord(Message, tag=7):
     """That worker has copies of these, which nobody can compute."""
 
     worker: int
     ids: list[int]
 
 
-class ErredFact(Message, tag=8):
+class ErredRecord(Message, tag=8):
     """The task failed for good; so did what depends on it."""
 
     id: int
     error: TaskError
 
 
-class RetriedFact(Message, tag=11):
+class RetriedRecord(Message, tag=11):
     """An attempt at the task failed. It is tried again, and so many more times."""
 
     id: int
     left: int
 
 
-class LostFact(Message, tag=2):
+class LostRecord(Message, tag=2):
     """Nobody has the value any more."""
 
     id: int
 
 
-class UnwantedFact(Message, tag=10):
+class UnwantedRecord(Message, tag=10):
     """That client (0: what is to be done and forgotten) was told that these are lost, and wants them no longer."""
 
     number: int
     ids: list[int]
 
 
-class ForgottenFact(Message, tag=9):
+class ForgottenRecord(Message, tag=9):
     """Everything was forgotten at once."""
 
     reason: str
@@ -106,7 +106,7 @@ class ForgottenFact(Message, tag=9):
 # ---------------------------------------------------------------------------------- only in snapshots
 
 
-class StateFact(Message, tag=32):
+class StateRecord(Message, tag=32):
     """First of a snapshot: the clock, the last generation, and the highest number of a party."""
 
     now: float
@@ -129,13 +129,13 @@ class KnownClient(Message, tag=33):
     stranger: bool = False
 
 
-class NamesFact(Message, tag=40):
+class NamesRecord(Message, tag=40):
     """(id that a task had before its value was scattered, its id)."""
 
     former: list[tuple[int, int]]
 
 
-class PublishedFact(Message, tag=41):
+class PublishedRecord(Message, tag=41):
     """A published dataset, and the ids of its keys. See ``PublishData``."""
 
     name: WireKey
@@ -143,7 +143,7 @@ class PublishedFact(Message, tag=41):
     ids: list[int]
 
 
-class FunctionsFact(Message, tag=34):
+class FunctionsRecord(Message, tag=34):
     """Functions; ``clients``: the number of the client that may name it again, or 0."""
 
     ids: list[int]
@@ -152,7 +152,7 @@ class FunctionsFact(Message, tag=34):
     clients: list[int]
 
 
-class TasksFact(Message, tag=35):
+class TasksRecord(Message, tag=35):
     """Tasks, dependencies before dependents; columns, a row a task."""
 
     ids: list[int]
@@ -172,7 +172,7 @@ class TasksFact(Message, tag=35):
     buffers: list[tuple[int, int]]
 
 
-class HeldFact(Message, tag=37):
+class HeldRecord(Message, tag=37):
     """These are in memory on that worker; columns."""
 
     worker: int
@@ -181,7 +181,7 @@ class HeldFact(Message, tag=37):
     types: list[str]
 
 
-class FailedFact(Message, tag=38):
+class FailedRecord(Message, tag=38):
     """These are erred, for what the task ``blame`` has met."""
 
     ids: list[int]
@@ -189,13 +189,13 @@ class FailedFact(Message, tag=38):
     blame: int
 
 
-class StartFact(Message, tag=39):
+class StartRecord(Message, tag=39):
     """Last of a snapshot: all is told, what is needed may go on, but for what was idle though later chunks will need it."""
 
     idle: list[int]
 
 
-class WantsFact(Message, tag=36):
+class WantsRecord(Message, tag=36):
     """What a client wants (0: what is to be done and forgotten), what else it calls it, and what it will say more of."""
 
     number: int
@@ -206,29 +206,29 @@ class WantsFact(Message, tag=36):
     expecting: list[tuple[int, int, int, int]]
 
 
-Fact = (
-    FrameFact
+JournalRecord = (
+    FrameRecord
     | ClientGone
-    | WorkerFact
+    | WorkerRecord
     | WorkerGone
-    | MemoryFact
-    | CopiesFact
-    | ErredFact
-    | RetriedFact
-    | LostFact
-    | UnwantedFact
-    | ForgottenFact
-    | StateFact
+    | MemoryRecord
+    | ReplicasRecord
+    | ErredRecord
+    | RetriedRecord
+    | LostRecord
+    | UnwantedRecord
+    | ForgottenRecord
+    | StateRecord
     | KnownClient
-    | FunctionsFact
-    | NamesFact
-    | PublishedFact
-    | TasksFact
-    | WantsFact
-    | HeldFact
-    | FailedFact
-    | StartFact
+    | FunctionsRecord
+    | NamesRecord
+    | PublishedRecord
+    | TasksRecord
+    | WantsRecord
+    | HeldRecord
+    | FailedRecord
+    | StartRecord
 )
 
-encode_fact = msgspec.msgpack.Encoder().encode
-decode_fact = msgspec.msgpack.Decoder(Fact).decode
+encode_record = msgspec.msgpack.Encoder().encode
+decode_record = msgspec.msgpack.Decoder(JournalRecord).decode

@@ -19,7 +19,7 @@ class FramesDurable(msgspec.Struct, gc=False):
 
 
 class JournalRead(msgspec.Struct, gc=False):
-    """All facts of another scheduler are told. Attempts begin above ``first_attempt``: that one has given none so high."""
+    """All records of another scheduler are told. Attempts begin above ``first_attempt``: that one has given none so high."""
 
     first_attempt: int
 
@@ -42,14 +42,14 @@ class WorkerDeath(msgspec.Struct, gc=False):
     stderr: str = ""
 
 
-class CopyKeys(msgspec.Struct, gc=False):
+class ReplicateKeys(msgspec.Struct, gc=False):
     """The worker with the number ``recipient`` shall have copies of these tasks, by id, as far as they are in memory."""
 
     recipient: int
     ids: list[int]
 
 
-class DropCopies(msgspec.Struct, gc=False):
+class DropReplicas(msgspec.Struct, gc=False):
     """The worker with the number ``holder`` shall not keep its copies of these tasks, as far as others have some."""
 
     holder: int

@@ -71,12 +71,12 @@ class ComputeTasks(Message, tag=4):
 class DropKeys(Message, tag=5):
     """Forget these: free the value, abandon what has not started, ignore the result of what has.
 
-    A value may be there that the scheduler does not count on, and the news of it be on its way: of those in ``doubtful``
+    A value may be there that the scheduler does not count on, and the news of it be on its way: of those in ``unconfirmed``
     that were there, the worker says so by ``ReplicasDropped``. There is no other answer.
     """
 
     ids: list[int]
-    doubtful: list[int] | None = None
+    unconfirmed: list[int] | None = None
 
 
 class TakeBack(Message, tag=6):

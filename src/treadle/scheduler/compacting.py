@@ -14,7 +14,7 @@ import sys
 from treadle.journal.compaction import write_snapshot
 from treadle.journal.directory import Directory
 from treadle.journal.format import Header
-from treadle.messages.journal import encode_fact
+from treadle.messages.journal import encode_record
 from treadle.scheduler.recovery import recover
 from treadle.scheduler.snapshot import snapshot
 from treadle.scheduler.transitions.machine import Transitions
@@ -27,8 +27,8 @@ def compact(directory: Directory, number: int) -> int:
     core = Transitions(Limits(), "compaction")
     recovery = recover(directory, core, below=number)
     header = Header("compaction", recovery.epoch, int.from_bytes(secrets.token_bytes(4), "little"), True, __version__)
-    facts = snapshot(core.state, recovery.highest_number)
-    return write_snapshot(directory, number, header, ((encode_fact(fact), buffers) for fact, buffers in facts))
+    records = snapshot(core.state, recovery.highest_number)
+    return write_snapshot(directory, number, header, ((encode_record(record), buffers) for record, buffers in records))
 
 
 def main() -> None:

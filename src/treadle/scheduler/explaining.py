@@ -170,7 +170,7 @@ def _queued(core: Transitions, task: TaskState) -> list[str]:
     if task in state.aside:
         shown = ", ".join(f"{worker.address} for {other.key!r}" for worker, other in list(state.reserved.items())[:_MOST_NAMED])
         return [f"the workers that may run it are kept for tasks that were executing when a worker died: {shown}"]
-    if state.roomy:
+    if state.has_capacity:
         return [f"it is ready, one of {state.queue.live}, and goes to a worker in the next turn"]
     found = [f"it is ready, one of {state.queue.live} that wait for a free thread; {len(state.running)} workers run and are busy"]
     if state.reserved:

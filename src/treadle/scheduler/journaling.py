@@ -24,7 +24,7 @@ from treadle.messages.client_scheduler import (
     SubmitTasks,
 )
 from treadle.messages.codec import encode
-from treadle.messages.journal import ClientGone, FrameFact, WorkerGone, encode_fact
+from treadle.messages.journal import ClientGone, FrameRecord, WorkerGone, encode_record
 from treadle.messages.scheduler_local import FramesDurable
 from treadle.messages.worker_scheduler import DropKeys
 from treadle.scheduler.recovery import DURABLE, Recovery, recover
@@ -44,7 +44,7 @@ def _refusal(reason: str) -> str:
 
 
 class ClientFrame:
-    """A frame of a client that must outlive the scheduler, or a part of one; the core puts it among its facts where its turn comes.
+    """A frame of a client that must outlive the scheduler, or a part of one; the core puts it among its records where its turn comes.
 
     ``more``: other parts follow.
     """
@@ -98,14 +98,14 @@ class Journal:
                 logger.warning("%d bytes at the end of the journal were torn, and are cut off", self.recovery.cut_bytes)
             self.directory.tidy()
             if self.recovery.epoch:
-                sessions.begin_life(self.recovery.next_life())
+                sessions.begin_incarnation(self.recovery.next_incarnation())
             self._segment = self.recovery.newest_segment + 1
             self._snapshot_bytes = self.recovery.snapshot_bytes
             self._writer = writer(
                 self.directory,
                 self._segment,
                 scheduler_id=core.scheduler_id,
-                epoch=sessions.life,
+                epoch=sessions.incarnation,
                 release=__version__,
                 call_soon=loop.call_soon_threadsafe,
                 on_durable=self._on_durable,
@@ -115,7 +115,7 @@ class Journal:
             self.directory.close()
             raise
         self._writer.nbytes = self.recovery.log_bytes
-        core.keep_facts()
+        core.start_recording()
         if self.recovery.records:
             logger.info(
                 "the journal in %s has %d tasks, %d clients and %d workers, which may come back",
@@ -131,7 +131,7 @@ class Journal:
         return self._writer.failure
 
     def mark(self, number: int, arrival: Arrival, fresh: list[Event]) -> list[Event]:
-        """What the core is to hear of a client's frame, marked so that it comes among the facts.
+        """What the core is to hear of a client's frame, marked so that it comes among the records.
 
         Submissions are refused while nothing can be written, but for the rest of those that have begun.
         """
@@ -157,7 +157,7 @@ class Journal:
                 return kept
         durable = [event for event in fresh if type(event.message) in DURABLE]
         if len(durable) > 1 and (self._core.state.orphans or any(type(event.message) in STATEFUL for event in durable)):
-            # What one message brings about at once may be what another one means: the fact of it comes between them.
+            # What one message brings about at once may be what another one means: the record of it comes between them.
             parts = [event for event in fresh if type(event.message) in DURABLE or type(event.message) is Sent]
             for event in parts:
                 event.record = ClientFrame(number, encode([event.message]), event.frames, event is not parts[-1])
@@ -170,10 +170,10 @@ class Journal:
         client = self._core.state.clients_by_number.get(number)
         return client is not None and any(expected.submission == submission for expected in client.expecting.values())
 
-    def keep(self, events: list[Event], facts: list[Any], now: float) -> None:
+    def keep(self, events: list[Event], records: list[Any], now: float) -> None:
         """Write down what a turn leaves; clients hear of their frames when that is on disk."""
-        if facts:
-            self.record(facts, now)
+        if records:
+            self.record(records, now)
         for event in events:
             if type(event.message) is Sent:
                 client = self._core.state.clients_by_number.get(event.session)
@@ -189,14 +189,14 @@ class Journal:
         if self._writer.durable == self._writer.appended:
             self._loop.call_soon(self._on_durable, self._writer.durable)
 
-    def record(self, facts: list[Any], now: float) -> None:
-        """Write the facts of one turn, all at once, soon. ``now`` is the time that the core was told."""
+    def record(self, records: list[Any], now: float) -> None:
+        """Write the records of one turn, all at once, soon. ``now`` is the time that the core was told."""
         append = self._writer.append
-        for fact in facts:
-            if type(fact) is ClientFrame:
-                append(encode_fact(FrameFact(fact.number, now, fact.more)), [fact.body, *fact.buffers])
+        for record in records:
+            if type(record) is ClientFrame:
+                append(encode_record(FrameRecord(record.number, now, record.more)), [record.body, *record.buffers])
             else:
-                append(encode_fact(fact))
+                append(encode_record(record))
         self._writer.commit()
         if self._writer.nbytes > self._compact_from_bytes and self._writer.nbytes > GROWTH * self._snapshot_bytes:
             self._compact()

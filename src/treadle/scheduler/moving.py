@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from math import inf
 from typing import Any, Final
 
-from treadle.messages.scheduler_local import CopyKeys, DropCopies, Retire
+from treadle.messages.scheduler_local import DropReplicas, ReplicateKeys, Retire
 from treadle.scheduler.admin import Admin
 from treadle.scheduler.policies import moving
 from treadle.scheduler.queries import find_worker, worker_info
@@ -136,11 +136,11 @@ class Mover:
                 return kept
             moves, stuck = moving.plan_retirement(state, here)
             for recipient, ids in moves:
-                self._tell(CopyKeys(recipient, ids))
+                self._tell(ReplicateKeys(recipient, ids))
             if stuck:
                 kept.update(stuck)
                 continue
-            left = sum(len(worker.has_what) for worker in here) + len(state.copying)
+            left = sum(len(worker.has_what) for worker in here) + len(state.replicating)
             working = any(worker.processing for worker in here) and not overdue
             if left != before or moves or working:
                 before, moved_at = left, loop.time()
@@ -193,7 +193,7 @@ class Mover:
             if not missing:
                 return
             for recipient, ids in moves:
-                self._tell(CopyKeys(recipient, ids))
+                self._tell(ReplicateKeys(recipient, ids))
             if moves or missing != before:
                 before, moved_at = missing, loop.time()
             elif loop.time() - moved_at > NO_PROGRESS_S:
@@ -211,7 +211,7 @@ class Mover:
         for task, _sender, recipient in shifts:
             orders.setdefault(recipient.number, []).append(task.id)
         for number, ids in orders.items():
-            self._tell(CopyKeys(number, ids))
+            self._tell(ReplicateKeys(number, ids))
         loop = asyncio.get_running_loop()
         moved_at = loop.time()
         while shifts:
@@ -223,7 +223,7 @@ class Mover:
                 if task.state == MEMORY and recipient in task.who_has:
                     drops.setdefault(sender.number, []).append(task.id)
             for number, ids in drops.items():
-                self._tell(DropCopies(number, ids))
+                self._tell(DropReplicas(number, ids))
             if len(waiting) != len(shifts):
                 shifts, moved_at = waiting, loop.time()
             elif loop.time() - moved_at > NO_PROGRESS_S:

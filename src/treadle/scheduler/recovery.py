@@ -30,15 +30,15 @@ from treadle.messages.client_scheduler import (
     UnpublishData,
 )
 from treadle.messages.codec import decode_client_to_scheduler
-from treadle.messages.journal import FrameFact, KnownClient, StateFact, WorkerFact, decode_fact
+from treadle.messages.journal import FrameRecord, KnownClient, StateRecord, WorkerRecord, decode_record
 from treadle.messages.scheduler_local import ConnectionLost, JournalRead
-from treadle.scheduler.sessions import NUMBERS_OF_A_LIFE, events_of_messages
+from treadle.scheduler.sessions import NUMBERS_OF_AN_INCARNATION, events_of_messages
 from treadle.scheduler.transitions.machine import Event, Transitions
 
 logger = logging.getLogger(__name__)
 
 _BATCH: Final = 200
-#: Messages of clients that must outlive the scheduler: they are what is told of a frame. (Leaving and restarts are facts of their own.)
+#: Messages of clients that must outlive the scheduler: they are what is told of a frame. (Leaving and restarts are records of their own.)
 DURABLE: Final = frozenset(
     [
         RegisterClient,
@@ -64,7 +64,7 @@ class Recovery:
     def __init__(self) -> None:
         #: Of all parties there ever were.
         self.highest_number = 0
-        #: The life of the last scheduler that wrote here, 0 when there was none: its numbers are of that range.
+        #: The incarnation of the last scheduler that wrote here, 0 when there was none: its numbers are of that range.
         self.epoch = 0
         #: Number of the newest segment, 0 when there is none.
         self.newest_segment = 0
@@ -75,9 +75,9 @@ class Recovery:
         #: Bytes at the torn end that were left out.
         self.cut_bytes = 0
 
-    def next_life(self) -> int:
+    def next_incarnation(self) -> int:
         """That of a scheduler that goes on from here. Each has another one, also when nothing was written but that it had begun."""
-        return max(self.epoch, self.highest_number // NUMBERS_OF_A_LIFE) + 1
+        return max(self.epoch, self.highest_number // NUMBERS_OF_AN_INCARNATION) + 1
 
 
 def recover(directory: Directory, core: Transitions, *, below: int | None = None) -> Recovery:
@@ -104,10 +104,10 @@ def _tell(directory: Directory, segments: list[tuple[int, Segment]], replay: Rep
     for number, segment in segments:
         last = newest and number == segments[-1][0]
         recovery.newest_segment = number
-        for record in segment.records(last):
+        for entry in segment.records(last):
             recovery.records += 1
             try:
-                replay.take(record, recovery)
+                replay.take(entry, recovery)
             except (msgspec.MsgspecError, PeerProtocolError, IndexError) as error:
                 raise JournalError(f"{segment.path} holds a record that this treadle does not understand: {error}") from error
         if segment.header is not None:
@@ -124,7 +124,7 @@ def _tell(directory: Directory, segments: list[tuple[int, Segment]], replay: Rep
 
 
 class Replay:
-    """Facts into events, in batches of the same time."""
+    """Records into events, in batches of the same time."""
 
     def __init__(self, core: Transitions) -> None:
         self._core = core
@@ -136,25 +136,24 @@ class Replay:
         self.refused: list[str] = []
         core.begin_restoring()
 
-    def take(self, record: Record, recovery: Recovery) -> None:
-        fact = decode_fact(record.body)
-        kind = type(fact)
-        if kind is FrameFact:
-            recovery.highest_number = max(recovery.highest_number, fact.number)
-            self._at(fact.now)
-            if fact.more and self._parts is None:
+    def take(self, entry: Record, recovery: Recovery) -> None:
+        record = decode_record(entry.body)
+        if isinstance(record, FrameRecord):
+            recovery.highest_number = max(recovery.highest_number, record.number)
+            self._at(record.now)
+            if record.more and self._parts is None:
                 self._parts = []
-            self._add(_frame_events(fact.number, record))
-            if not fact.more and self._parts is not None:
+            self._add(_frame_events(record.number, entry))
+            if not record.more and self._parts is not None:
                 whole, self._parts = self._parts, None
                 self._add(whole)
         else:
-            if kind is StateFact:
-                recovery.highest_number = max(recovery.highest_number, fact.highest_number)
-                self._at(fact.now)
-            elif kind is WorkerFact or kind is KnownClient:
-                recovery.highest_number = max(recovery.highest_number, fact.number)
-            self._add([Event(0, fact, [bytearray(buffer) for buffer in record.buffers])])
+            if isinstance(record, StateRecord):
+                recovery.highest_number = max(recovery.highest_number, record.highest_number)
+                self._at(record.now)
+            elif isinstance(record, (WorkerRecord, KnownClient)):
+                recovery.highest_number = max(recovery.highest_number, record.number)
+            self._add([Event(0, record, [bytearray(buffer) for buffer in entry.buffers])])
         if len(self._events) >= _BATCH:
             self._flush()
 
@@ -184,9 +183,9 @@ class Replay:
         self._flush()
 
 
-def _frame_events(number: int, record: Record) -> Iterator[Event]:
-    messages = decode_client_to_scheduler(record.buffers[0])
-    for event in events_of_messages(number, messages, [bytearray(buffer) for buffer in record.buffers[1:]]):
+def _frame_events(number: int, entry: Record) -> Iterator[Event]:
+    messages = decode_client_to_scheduler(entry.buffers[0])
+    for event in events_of_messages(number, messages, [bytearray(buffer) for buffer in entry.buffers[1:]]):
         if isinstance(event.message, RegisterClient):
             # It had been away.
             yield Event(number, ConnectionLost())

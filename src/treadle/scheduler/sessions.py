@@ -30,10 +30,10 @@ _DECODERS: dict[Role, Decoder[Any]] = {
 }
 
 
-#: The first number of a scheduler is a random one of many, so far apart that the numbers of two lives of it hardly ever meet:
-#: parties that come back to another life keep what they were called by. Ids (number << 32 | n) stay below 2**60.
-_LIVES: Final = 2**14
-NUMBERS_OF_A_LIFE: Final = 2**13
+#: The first number of a scheduler is a random one of many, so far apart that the numbers of two incarnations of it hardly ever meet:
+#: parties that come back to another incarnation keep what they were called by. Ids (number << 32 | n) stay below 2**60.
+_INCARNATIONS: Final = 2**14
+NUMBERS_OF_AN_INCARNATION: Final = 2**13
 _MOST: Final = 2**28
 
 
@@ -65,23 +65,25 @@ class Arrival:
 class Sessions:
     """All streams of a scheduler. ``on_turn`` gets what arrived in one turn of the loop, in order of arrival.
 
-    ``life``: a number in place of a random one.
+    ``incarnation``: a number in place of a random one.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, on_turn: Callable[[list[Arrival]], None], life: int | None = None) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, on_turn: Callable[[list[Arrival]], None], incarnation: int | None = None) -> None:
         self._loop = loop
         self._turn: Turn[Arrival] = Turn(loop, on_turn)
-        self._next_number = 1 + (1 + secrets.randbelow(_LIVES) if life is None else life % _LIVES) * NUMBERS_OF_A_LIFE
+        if incarnation is None:
+            incarnation = 1 + secrets.randbelow(_INCARNATIONS)
+        self._next_number = 1 + incarnation * NUMBERS_OF_AN_INCARNATION
         self.by_number: dict[int, Session] = {}
 
     @property
-    def life(self) -> int:
+    def incarnation(self) -> int:
         """Which of many ranges the next number is of."""
-        return self._next_number // NUMBERS_OF_A_LIFE
+        return self._next_number // NUMBERS_OF_AN_INCARNATION
 
-    def begin_life(self, life: int) -> None:
+    def begin_incarnation(self, incarnation: int) -> None:
         """Schedulers before this one may have given all numbers below that range."""
-        self._next_number = 1 + life * NUMBERS_OF_A_LIFE
+        self._next_number = 1 + incarnation * NUMBERS_OF_AN_INCARNATION
 
     def accept(self, comm: Comm) -> None:
         """A party that has authenticated itself; its role says which messages it may send."""

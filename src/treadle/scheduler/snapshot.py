@@ -1,4 +1,4 @@
-"""The whole state of a core as facts, from which another one can be made. Pure; linear in the state."""
+"""The whole state of a core as records, from which another one can be made. Pure; linear in the state."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from treadle.messages.journal import (
-    FailedFact,
-    FunctionsFact,
-    HeldFact,
+    FailedRecord,
+    FunctionsRecord,
+    HeldRecord,
     KnownClient,
-    NamesFact,
-    PublishedFact,
-    StartFact,
-    StateFact,
-    TasksFact,
-    WantsFact,
+    NamesRecord,
+    PublishedRecord,
+    StartRecord,
+    StateRecord,
+    TasksRecord,
+    WantsRecord,
 )
-from treadle.scheduler.transitions.facts import worker_fact
+from treadle.scheduler.transitions.recorder import worker_record
 from treadle.scheduler.transitions.records import ERRED, RELEASED, ClientState, TaskState, is_needed
 from treadle.scheduler.transitions.state import ClusterState
 
@@ -25,10 +25,10 @@ _CHUNK: Final = 2000
 
 
 def snapshot(state: ClusterState, highest_number: int) -> Iterator[tuple[Any, list[Any]]]:
-    """(fact, buffers beside it). ``highest_number``: of all parties there ever were. The state must not change meanwhile."""
-    yield StateFact(state.now, state.generation, highest_number), []
+    """(record, buffers beside it). ``highest_number``: of all parties there ever were. The state must not change meanwhile."""
+    yield StateRecord(state.now, state.generation, highest_number), []
     for worker in state.workers.values():
-        yield worker_fact(worker), []
+        yield worker_record(worker), []
     owners: dict[int, int] = {}
     for client in state.clients.values():
         yield (
@@ -47,23 +47,24 @@ def snapshot(state: ClusterState, highest_number: int) -> Iterator[tuple[Any, li
         for number in client.functions:
             owners[number] = client.number
     for function in state.functions.values():
-        yield FunctionsFact([function.id], [function.name], [function.body], [owners.get(function.id, 0)]), []
+        yield FunctionsRecord([function.id], [function.name], [function.body], [owners.get(function.id, 0)]), []
     tasks = _in_order(state)
     for start in range(0, len(tasks), _CHUNK):
-        yield _tasks_fact(tasks[start : start + _CHUNK])
+        yield _tasks_record(tasks[start : start + _CHUNK])
     if state.renamed:
-        yield NamesFact([(id, task.id) for id, task in state.renamed.items()]), []
+        yield NamesRecord([(id, task.id) for id, task in state.renamed.items()]), []
     for client in [*state.clients.values(), state.fire_and_forget]:
-        yield from ((fact, []) for fact in _wants(client))
+        yield from ((record, []) for record in _wants(client))
     for dataset in state.published.values():
-        yield PublishedFact(dataset.name, dataset.body, [task.id for task in dataset.wants.wants_what]), []
+        yield PublishedRecord(dataset.name, dataset.body, [task.id for task in dataset.wants.wants_what]), []
     for worker in state.workers.values():
         held = list(worker.has_what)
         for start in range(0, len(held), _CHUNK):
             some = held[start : start + _CHUNK]
-            yield HeldFact(worker.number, [task.id for task in some], [task.nbytes for task in some], [task.type_name for task in some]), []
-    yield from ((fact, []) for fact in _failures(tasks))
-    yield StartFact([task.id for task in tasks if task.state == RELEASED and is_needed(task)]), []
+            ids, nbytes, types = [task.id for task in some], [task.nbytes for task in some], [task.type_name for task in some]
+            yield HeldRecord(worker.number, ids, nbytes, types), []
+    yield from ((record, []) for record in _failures(tasks))
+    yield StartRecord([task.id for task in tasks if task.state == RELEASED and is_needed(task)]), []
 
 
 def _in_order(state: ClusterState) -> list[TaskState]:
@@ -85,7 +86,7 @@ def _in_order(state: ClusterState) -> list[TaskState]:
     return list(done)
 
 
-def _tasks_fact(tasks: list[TaskState]) -> tuple[TasksFact, list[Any]]:
+def _tasks_record(tasks: list[TaskState]) -> tuple[TasksRecord, list[Any]]:
     group_numbers: dict[str, int] = {}
     buffers: list[Any] = []
     counts: list[tuple[int, int]] = []
@@ -97,7 +98,7 @@ def _tasks_fact(tasks: list[TaskState]) -> tuple[TasksFact, list[Any]]:
         if task.buffers is not None:
             counts.append((row, len(task.buffers)))
             buffers += task.buffers
-    fact = TasksFact(
+    record = TasksRecord(
         [task.id for task in tasks],
         [task.key for task in tasks],
         list(group_numbers),
@@ -110,24 +111,24 @@ def _tasks_fact(tasks: list[TaskState]) -> tuple[TasksFact, list[Any]]:
         options,
         counts,
     )
-    return fact, buffers
+    return record, buffers
 
 
-def _wants(client: ClientState) -> Iterator[WantsFact]:
+def _wants(client: ClientState) -> Iterator[WantsRecord]:
     ids = [task.id for task in client.wants_what]
     for start in range(0, len(ids), _CHUNK):
-        yield WantsFact(client.number, ids[start : start + _CHUNK], [], [])
+        yield WantsRecord(client.number, ids[start : start + _CHUNK], [], [])
     aliases = [(id, task.id) for id, task in client.aliases.items()]
     expecting = [(id, expected.task.id, expected.submission, expected.count) for id, expected in client.expecting.items()]
     if aliases or expecting:
-        yield WantsFact(client.number, [], aliases, expecting)
+        yield WantsRecord(client.number, [], aliases, expecting)
 
 
-def _failures(tasks: list[TaskState]) -> list[FailedFact]:
-    """Tasks that failed for the same error share one fact, and the error."""
-    found: dict[tuple[int, int], FailedFact] = {}
+def _failures(tasks: list[TaskState]) -> list[FailedRecord]:
+    """Tasks that failed for the same error share one record, and the error."""
+    found: dict[tuple[int, int], FailedRecord] = {}
     for task in tasks:
         if task.state == ERRED and task.error is not None:
             blame = task if task.blame is None else task.blame
-            found.setdefault((id(task.error), blame.id), FailedFact([], task.error, blame.id)).ids.append(task.id)
+            found.setdefault((id(task.error), blame.id), FailedRecord([], task.error, blame.id)).ids.append(task.id)
     return list(found.values())

@@ -144,17 +144,17 @@ class Turns:
             return
         try:
             now = self._now()
-            turned = self._core.handle(events, now)
+            result = self._core.handle(events, now)
         except Exception:
             self._on_failure()
             return
         if self.journal is not None:
-            self.journal.keep(events, turned.facts, now)
-            if turned.late_drops:
-                self.journal.drop_when_durable(turned.late_drops)
-        for number, messages, frames in turned.sends:
+            self.journal.keep(events, result.records, now)
+            if result.late_drops:
+                self.journal.drop_when_durable(result.late_drops)
+        for number, messages, frames in result.sends:
             self._sessions.send(number, messages, frames)
-        for number, reason in turned.closes:
+        for number, reason in result.closes:
             session = self._sessions.by_number.get(number)
             if session is not None:
                 logger.info("closing %s: %s", session.comm.peer_address, reason)

@@ -55,7 +55,7 @@ class Watchdog:
         yield from islice(state.unrunnable, _MOST_TASKS)
         yield from islice(state.suspects, _MOST_TASKS)
         yield from islice(state.aside, _MOST_TASKS)
-        if state.roomy:
+        if state.has_capacity:
             first = state.queue.peek()
             if first is not None:
                 yield first

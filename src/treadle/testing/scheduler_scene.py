@@ -42,10 +42,10 @@ from treadle.messages.codec import (
 )
 from treadle.messages.scheduler_local import (
     ConnectionLost,
-    CopyKeys,
-    DropCopies,
+    DropReplicas,
     Forget,
     FramesDurable,
+    ReplicateKeys,
     Retire,
     Tick,
     WorkerDeath,
@@ -66,7 +66,7 @@ from treadle.messages.worker_scheduler import (
     TasksTakenBack,
     WorkerStatus,
 )
-from treadle.scheduler.transitions.machine import Event, Transitions, Turned
+from treadle.scheduler.transitions.machine import Event, Transitions, TurnResult
 from treadle.scheduler.transitions.records import STATE_NAMES, TaskState, WorkerState
 from treadle.scheduler.transitions.state import Limits
 from treadle.testing.shorthand import POLITE, Names, short_form
@@ -117,10 +117,10 @@ class SchedulerScene:
         for name, message, frames in arrivals:
             number = self.parties[name].number if name else 0
             events.append(Event(number, _as_received(message), frames))
-        turned = self.handle(events)
+        result = self.handle(events)
         self.core.validate()
         by_number = {party.number: party for party in self.parties.values()}
-        for number, messages, _frames in turned.sends:
+        for number, messages, _frames in result.sends:
             party = by_number[number]
             is_worker = number in self.names.workers
             decoder: Decoder[Any] = decode_scheduler_to_worker if is_worker else decode_scheduler_to_client
@@ -129,10 +129,10 @@ class SchedulerScene:
                 if isinstance(message, ComputeTasks):
                     for key, attempt in zip(message.keys, message.attempts, strict=True):
                         party.attempts[_known(key)] = attempt
-        for number, why in turned.closes:
+        for number, why in result.closes:
             self.closed.append((by_number[number].name, why))
 
-    def handle(self, events: list[Event]) -> Turned:
+    def handle(self, events: list[Event]) -> TurnResult:
         return self.core.handle(events, self.now)
 
     def _tell(self, message: Any) -> None:
@@ -434,7 +434,7 @@ def _known(key: Any) -> Any:
     return tuple(_known(part) for part in key) if isinstance(key, list) else key
 
 
-_LOCAL = (ConnectionLost, CopyKeys, DropCopies, Forget, FramesDurable, Retire, Tick, WorkerDeath)
+_LOCAL = (ConnectionLost, ReplicateKeys, DropReplicas, Forget, FramesDurable, Retire, Tick, WorkerDeath)
 _DECODERS: tuple[Decoder[Any], ...] = (decode_worker_to_scheduler, decode_client_to_scheduler)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from treadle.messages.base import TaskOptions
 from treadle.messages.scheduler_local import Retire
-from treadle.scheduler.transitions.rules.suspects import PATIENCE_S
+from treadle.scheduler.transitions.rules.quarantine import PATIENCE_S
 from treadle.testing.scheduler_scene import SchedulerScene
 
 
@@ -15,7 +15,7 @@ class Life:
 
     def __init__(self, seed):
         self.random = random.Random(seed)
-        self.scene = SchedulerScene(scatter_copies=2, allowed_failures=2, no_workers_timeout_s=self.random.choice([None, 1000.0]))
+        self.scene = SchedulerScene(scatter_replicas=2, allowed_failures=2, no_workers_timeout_s=self.random.choice([None, 1000.0]))
         self.scene.client("c")
         self.born = 0
         self.keys = 0
@@ -120,7 +120,7 @@ class Life:
             self.wanted.append(f"k{self.keys}")
 
     def copy(self):
-        for task, recipients in self.state.copying.items():
+        for task, recipients in self.state.replicating.items():
             self.scene.copy(task.key, on=self.random.choice(recipients).name)
             return
 
@@ -171,4 +171,5 @@ def test_whatever_happens_all_is_done_or_failed_for_a_reason_and_nothing_is_left
         life.scene.release(*life.wanted)
     life.scene.nothing_left()
     state = life.state
-    assert not state.reserved and not state.suspects and not state.aside and not state.avoided and not state.copying and not state.scarce
+    assert not state.reserved and not state.suspects and not state.aside and not state.avoided
+    assert not state.replicating and not state.under_replicated

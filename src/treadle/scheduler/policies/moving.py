@@ -17,7 +17,7 @@ class _Recipients:
 
     def __init__(self, state: ClusterState, workers: Iterable[WorkerState]) -> None:
         coming: dict[WorkerState, int] = {}
-        for task, recipients in state.copying.items():
+        for task, recipients in state.replicating.items():
             for worker in recipients:
                 coming[worker] = coming.get(worker, 0) + task.nbytes
         self._heap = [(worker.nbytes + coming.get(worker, 0), worker.number, worker) for worker in workers]
@@ -63,7 +63,7 @@ def plan_retirement(state: ClusterState, leaving: Collection[WorkerState]) -> tu
             planned.add(task)
             if task.actor:
                 stuck[worker] = f"it has the actor {task.key!r}, which cannot move"
-            elif task not in state.copying and recipients.give(task, ()) is None:
+            elif task not in state.replicating and recipients.give(task, ()) is None:
                 stuck[worker] = f"no other worker can take {task.key!r}"
     return recipients.taken(), stuck
 
@@ -88,7 +88,7 @@ def plan_replication(
     for task in tasks:
         if task.state != MEMORY or task.actor:
             continue
-        coming = state.copying.get(task, [])
+        coming = state.replicating.get(task, [])
         have = [worker for worker in dict.fromkeys([*task.who_has, *coming]) if worker in chosen]
         wanted = min(count, len(workers)) - len(have)
         missing += max(wanted, 0) + len(coming)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from math import ceil, inf
 from typing import Final
 
+from treadle.scheduler.transitions.quarantine import release
 from treadle.scheduler.transitions.records import RUNNING, TaskPrefix, TaskState, WorkerState
-from treadle.scheduler.transitions.reservations import release
 from treadle.scheduler.transitions.state import ClusterState
 
 #: No task counts for less: what it costs a worker to run anything at all.
@@ -116,7 +116,7 @@ def room_for(state: ClusterState, worker: WorkerState, duration: float) -> bool:
 
 
 def settle(state: ClusterState) -> None:
-    """Put the workers whose load has changed into idle, saturated and roomy, or out of them."""
+    """Put the workers whose load has changed into idle, saturated and has_capacity, or out of them."""
     touched = state.touched
     if not touched:
         return
@@ -127,7 +127,7 @@ def settle(state: ClusterState) -> None:
         if worker not in state.running:
             state.idle.pop(worker, None)
             state.saturated.pop(worker, None)
-            state.roomy.pop(worker, None)
+            state.has_capacity.pop(worker, None)
             continue
         count = len(worker.processing) - len(worker.long_running)
         if count < worker.nthreads:
@@ -140,6 +140,6 @@ def settle(state: ClusterState) -> None:
             else:
                 state.saturated.pop(worker, None)
         if room_for(state, worker, SHORTEST_S):
-            state.roomy[worker] = None
+            state.has_capacity[worker] = None
         else:
-            state.roomy.pop(worker, None)
+            state.has_capacity.pop(worker, None)

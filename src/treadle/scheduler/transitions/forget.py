@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from treadle.scheduler.transitions import reservations
+from treadle.scheduler.transitions import quarantine
 from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.queue import TaskQueue
 from treadle.scheduler.transitions.records import FORGOTTEN, NO_CLIENTS, NO_TASKS, NO_WORKERS, ClientState, WorkerState
@@ -13,10 +13,10 @@ from treadle.scheduler.transitions.state import ClusterState
 
 def forget_everything(state: ClusterState, out: Outbox) -> None:
     """All tasks are gone: workers are told to drop them, nobody wants any. Says nothing to clients."""
-    for task, recipients in state.copying.items():
+    for task, recipients in state.replicating.items():
         for worker in recipients:
             out.drop_id(task.id, worker)
-    reservations.forget_all(state)
+    quarantine.forget_all(state)
     for worker in state.workers.values():
         for task in worker.has_what:
             out.drop(task, worker)

@@ -6,7 +6,6 @@ from typing import Any
 
 from treadle.exceptions import PeerProtocolError
 from treadle.messages.base import TaskOptions
-from treadle.scheduler.transitions.desires import alias, check_keys, find_task, forget_aliases, is_of_before, want
 from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.records import (
     FORGOTTEN,
@@ -22,6 +21,7 @@ from treadle.scheduler.transitions.records import (
 )
 from treadle.scheduler.transitions.rules.common import move
 from treadle.scheduler.transitions.state import ClusterState
+from treadle.scheduler.transitions.wants import alias, check_keys, find_task, forget_aliases, is_of_before, want
 from treadle.utils.keys import group_of, is_key, key_from_wire, prefix_of
 
 

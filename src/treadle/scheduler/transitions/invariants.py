@@ -94,7 +94,7 @@ def _validate_reservations(state: ClusterState) -> None:
         _check(state, wanted is None or state.reserved.get(wanted) is task, task, "what has a worker for itself has it reserved")
     for task in state.aside:
         _check(state, task.state == QUEUED and bool(state.reserved), task, "aside only while some worker is reserved")
-    for task in [*state.copying, *state.scarce]:
+    for task in [*state.replicating, *state.under_replicated]:
         _check(state, task.state == MEMORY and state.by_id.get(task.id) is task, task, "copies are made of what is in memory")
     for task in state.deaths:
         _check(state, task.suspicious > 0 and state.by_id.get(task.id) is task, task, "deaths are kept of suspicious tasks")
@@ -124,7 +124,7 @@ def _validate_workers(state: ClusterState) -> None:
                 _check(state, task in worker.processing, task, f"{worker!r} processes what it executes")
     if total != state.total_nbytes:
         raise InvariantError(f"workers hold {total} bytes, booked are {state.total_nbytes}")
-    for pool in (state.running, state.idle, state.saturated, state.roomy):
+    for pool in (state.running, state.idle, state.saturated, state.has_capacity):
         for worker in pool:
             if state.by_number.get(worker.number) is not worker or worker not in state.running:
                 raise InvariantError(f"{worker!r} is gone, or does not run, and is still listed")

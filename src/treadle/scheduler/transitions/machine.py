@@ -29,11 +29,11 @@ from treadle.messages.client_scheduler import (
 )
 from treadle.messages.scheduler_local import (
     ConnectionLost,
-    CopyKeys,
-    DropCopies,
+    DropReplicas,
     Forget,
     FramesDurable,
     JournalRead,
+    ReplicateKeys,
     Retire,
     Tick,
     WorkerDeath,
@@ -53,12 +53,11 @@ from treadle.messages.worker_scheduler import (
     WorkerHeartbeat,
     WorkerStatus,
 )
-from treadle.scheduler.transitions import absence, copies, desires, graph, inventory, membership, publishing, reports, restore
-from treadle.scheduler.transitions.facts import Facts
+from treadle.scheduler.transitions import graph, membership, publishing, replicas, reports, wants
 from treadle.scheduler.transitions.invariants import validate
 from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.placement import fill, is_restricted
-from treadle.scheduler.transitions.rebalancing import balance
+from treadle.scheduler.transitions.recorder import Recorder
 from treadle.scheduler.transitions.records import (
     ERRED,
     FORGOTTEN,
@@ -70,13 +69,15 @@ from treadle.scheduler.transitions.records import (
     TaskState,
     WorkerState,
 )
+from treadle.scheduler.transitions.recovery import reconcile, reconnect, restore
 from treadle.scheduler.transitions.rules.erred import own_error, to_erred
 from treadle.scheduler.transitions.rules.forgotten import to_forgotten
 from treadle.scheduler.transitions.rules.processing import to_processing
+from treadle.scheduler.transitions.rules.quarantine import place_suspects
 from treadle.scheduler.transitions.rules.released import to_released
-from treadle.scheduler.transitions.rules.suspects import place_suspects
 from treadle.scheduler.transitions.rules.waiting import to_waiting
 from treadle.scheduler.transitions.state import ClusterState, Limits
+from treadle.scheduler.transitions.stealing import balance
 from treadle.utils.keys import group_of, key_from_wire
 
 
@@ -88,11 +89,11 @@ class Event:
         self.message: Any = message
         #: Buffers that came beside the message.
         self.frames: list[Any] = [] if frames is None else frames
-        #: What the journal is to keep of it; goes among the facts where its turn comes.
+        #: What the journal is to keep of it; goes among the records where its turn comes.
         self.record: Any = record
 
 
-class Turned:
+class TurnResult:
     """What one turn asks the shell to do, in this order: send, then close."""
 
     def __init__(self) -> None:
@@ -101,8 +102,8 @@ class Turned:
         #: (session number, why): parties that broke the protocol, or were refused, or said goodbye.
         self.closes: list[tuple[int, str]] = []
         #: What must outlive the scheduler, in order: messages of ``messages.journal``, and records of events. Empty without a journal.
-        self.facts: list[Any] = []
-        #: (number of a worker, id): values to be dropped when these facts are durable, see ``is_dropped``.
+        self.records: list[Any] = []
+        #: (number of a worker, id): values to be dropped when these records are durable, see ``is_dropped``.
         self.late_drops: list[tuple[int, int]] = []
 
 
@@ -118,12 +119,12 @@ class Transitions:
         self.scheduler_id: str = scheduler_id
 
     def begin_restoring(self) -> None:
-        """Facts of another scheduler follow, until ``JournalRead``."""
+        """Records of another scheduler follow, until ``JournalRead``."""
         self.state.restoring = True
 
-    def keep_facts(self) -> None:
+    def start_recording(self) -> None:
         """From here on there is a journal: each turn tells what it is to hold."""
-        self.state.facts = Facts()
+        self.state.recorder = Recorder()
 
     # --------------------------------------------------------------------------------- what it knows, readable
 
@@ -133,7 +134,7 @@ class Transitions:
         worker = self.state.by_number.get(number)
         if task is None or worker is None:
             return True
-        return worker not in task.who_has and task.processing_on is not worker and worker not in self.state.copying.get(task, [])
+        return worker not in task.who_has and task.processing_on is not worker and worker not in self.state.replicating.get(task, [])
 
     @property
     def tasks(self) -> dict[Any, TaskState]:
@@ -197,7 +198,7 @@ class Transitions:
 
     # ------------------------------------------------------------------------------------------------ one turn
 
-    def handle(self, events: list[Event], now: float) -> Turned:
+    def handle(self, events: list[Event], now: float) -> TurnResult:
         """Take in what happened since the last turn, in order. ``now`` is in seconds and never goes back.
 
         Linear in the size of the events. A party that breaks the protocol is removed; its event changes nothing.
@@ -208,15 +209,15 @@ class Transitions:
         if state.started_at < 0:
             state.started_at = now
         out = Outbox()
-        turned = Turned()
+        result = TurnResult()
         for event in events:
             state.story.begin(type(event.message).__name__, state.now)
-            if event.record is not None and state.facts is not None:
-                state.facts.add(event.record)
+            if event.record is not None and state.recorder is not None:
+                state.recorder.add(event.record)
             try:
-                self._take(event, out, turned)
+                self._take(event, out, result)
             except PeerProtocolError as error:
-                turned.closes.append((event.session, str(error)))
+                result.closes.append((event.session, str(error)))
                 self._lose(event.session, True, out)
             self._settle_recommendations(out)
         if state.holding and restore.is_hold_over(state):
@@ -230,12 +231,12 @@ class Transitions:
             balance(state, out)
         if state.limits.validate and not state.restoring:
             validate(state)
-        if state.facts is not None:
-            turned.facts = state.facts.take()
-            turned.late_drops = state.facts.take_late_drops()
+        if state.recorder is not None:
+            result.records = state.recorder.take()
+            result.late_drops = state.recorder.take_late_drops()
         state.shrink()
-        turned.sends = out.flush()
-        return turned
+        result.sends = out.flush()
+        return result
 
     def _settle_recommendations(self, out: Outbox) -> None:
         """Apply rules until none recommends anything more."""
@@ -272,22 +273,22 @@ class Transitions:
         state.todo_tasks.clear()
         state.todo_finish.clear()
 
-    def _take(self, event: Event, out: Outbox, turned: Turned) -> None:
+    def _take(self, event: Event, out: Outbox, result: TurnResult) -> None:
         number = event.session
         worker = self.state.by_number.get(number)
         if worker is not None:
             worker.last_seen = self.state.now
-            self._from_worker(worker, event, out, turned)
+            self._from_worker(worker, event, out, result)
             return
         client = self.state.clients_by_number.get(number)
         if client is not None:
             client.last_seen = self.state.now
-            self._from_client(client, event, out, turned)
+            self._from_client(client, event, out, result)
             client.shrink()
             return
-        self._from_nobody(event, out, turned)
+        self._from_nobody(event, out, result)
 
-    def _from_worker(self, worker: WorkerState, event: Event, out: Outbox, turned: Turned) -> None:
+    def _from_worker(self, worker: WorkerState, event: Event, out: Outbox, result: TurnResult) -> None:
         state, message = self.state, event.message
         kind = type(message)
         if kind is TasksFinished:
@@ -315,37 +316,37 @@ class Transitions:
             membership.set_worker_status(state, worker, message.status)
         elif kind is LeaveWorker:
             membership.remove_worker(state, worker, False, out)
-            turned.closes.append((worker.number, message.reason))
+            result.closes.append((worker.number, message.reason))
         elif kind is WorkerDeath:
             membership.remove_worker(state, worker, not message.planned, out, message)
         elif kind is ConnectionLost:
-            absence.lose_worker(state, worker, message.blame, out)
+            reconnect.lose_worker(state, worker, message.blame, out)
         elif kind is RegisterWorker:
-            absence.come_back(state, worker, message, self.scheduler_id, out)
+            reconnect.come_back(state, worker, message, self.scheduler_id, out)
         else:
             raise PeerProtocolError(f"a registered worker does not send {kind.__name__}")
 
-    def _from_client(self, client: ClientState, event: Event, out: Outbox, turned: Turned) -> None:
+    def _from_client(self, client: ClientState, event: Event, out: Outbox, result: TurnResult) -> None:
         state, message = self.state, event.message
         kind = type(message)
         if kind is SubmitTasks:
             graph.submit_tasks(state, client, message, event.frames, out)
         elif kind is Sent:
-            absence.frame_came(client, message.sequence, message.urgent, out)
-            if state.facts is None:
+            reconnect.frame_came(client, message.sequence, message.urgent, out)
+            if state.recorder is None:
                 client.durable = message.sequence
         elif kind is ReleaseKeys:
-            desires.release_keys(state, client, message.ids)
+            wants.release_keys(state, client, message.ids)
         elif kind is DefineFunctions:
             graph.define_functions(state, client, message)
         elif kind is ForgetFunctions:
             membership.forget_functions(state, client, message.ids, out)
         elif kind is AttachKeys:
-            desires.attach_keys(state, client, message, out)
+            wants.attach_keys(state, client, message, out)
         elif kind is CancelKeys:
-            desires.cancel_keys(state, client, message, out)
+            wants.cancel_keys(state, client, message, out)
         elif kind is RetryKeys:
-            desires.retry_keys(state, client, message.ids, out)
+            wants.retry_keys(state, client, message.ids, out)
         elif kind is KeysScattered:
             self._scatter(client, message, out)
         elif kind is PublishData:
@@ -353,42 +354,42 @@ class Transitions:
         elif kind is UnpublishData:
             publishing.unpublish(state, client, message, out)
         elif kind is FireAndForget:
-            desires.fire_and_forget(state, client, message.ids, out)
+            wants.fire_and_forget(state, client, message.ids, out)
         elif kind is ClientHeartbeat:
             pass
         elif kind is ConnectionLost:
-            absence.lose_client(state, client, message.blame, out)
+            reconnect.lose_client(state, client, message.blame, out)
         elif kind is RegisterClient:
-            absence.return_client(state, client, message, self.scheduler_id, out)
+            reconnect.return_client(state, client, message, self.scheduler_id, out)
         elif kind is ConfirmKeys:
-            absence.confirm_keys(state, client, message.ids, message.erred, out)
+            reconnect.confirm_keys(state, client, message.ids, message.erred, out)
         elif kind is ReattachKeys:
-            inventory.reattach_keys(state, client, message, out)
+            reconcile.reattach_keys(state, client, message, out)
         elif kind is LeaveClient:
             membership.remove_client(state, client, out)
-            turned.closes.append((client.number, "the client left"))
+            result.closes.append((client.number, "the client left"))
         else:
             raise PeerProtocolError(f"a registered client does not send {kind.__name__}")
 
-    def _from_nobody(self, event: Event, out: Outbox, turned: Turned) -> None:
+    def _from_nobody(self, event: Event, out: Outbox, result: TurnResult) -> None:
         state, message = self.state, event.message
         kind = type(message)
         if kind is RegisterWorker:
-            if not absence.arrive(state, event.session, message, self.scheduler_id, out):
-                turned.closes.append((event.session, "refused"))
+            if not reconnect.arrive(state, event.session, message, self.scheduler_id, out):
+                result.closes.append((event.session, "refused"))
         elif kind is RegisterClient:
             membership.add_client(state, event.session, message, self.scheduler_id, out)
         elif kind is Tick:
-            absence.look_at_clock(state, out)
-            if state.scarce and len(state.running) > 1:
-                copies.keep_more(state, out)
+            reconnect.look_at_clock(state, out)
+            if state.under_replicated and len(state.running) > 1:
+                replicas.keep_more(state, out)
             self._tick()
         elif kind is Forget:
             membership.clear(state, message.reason, out)
-        elif kind is CopyKeys or kind is DropCopies or kind is Retire:
+        elif kind is ReplicateKeys or kind is DropReplicas or kind is Retire:
             self._move_data(message, out)
         elif kind is FramesDurable:
-            absence.frames_durable(state, message.clients, message.sequences, self.scheduler_id, out)
+            reconnect.frames_durable(state, message.clients, message.sequences, self.scheduler_id, out)
         elif kind is JournalRead:
             restore.end_of_restoring(state, message.first_attempt)
         elif state.restoring and restore.restore(state, message, event.frames, out):
@@ -396,7 +397,7 @@ class Transitions:
         elif kind is ConnectionLost or kind is Sent:
             # A client's farewell is behind it in the same frame.
             pass
-        elif any([number == event.session for number, _reason in turned.closes]):
+        elif any([number == event.session for number, _reason in result.closes]):
             # What it had said behind its registration, which was refused.
             pass
         else:
@@ -412,7 +413,7 @@ class Transitions:
 
     def _scatter(self, client: ClientState, message: Any, out: Outbox) -> None:
         state = self.state
-        desires.check_scatter(state, client, message)
+        wants.check_scatter(state, client, message)
         tasks: list[TaskState] = []
         for id, wire in zip(message.ids, message.keys, strict=True):
             key = key_from_wire(wire)
@@ -422,10 +423,10 @@ class Transitions:
                 task = TaskState(id, key, group, (0.0, state.generation, 0))
                 graph.add_task(state, task)
             tasks.append(task)
-        desires.scatter_keys(state, client, message, tasks, out)
+        wants.scatter_keys(state, client, message, tasks, out)
         for task in tasks:
             if not task.has_recipe:
-                copies.keep_enough(state, task, out)
+                replicas.keep_enough(state, task, out)
 
     def _move_data(self, message: Any, out: Outbox) -> None:
         """Orders of the shell: workers and tasks that are gone meanwhile are left out."""
@@ -443,11 +444,11 @@ class Transitions:
             task = state.by_id.get(id)
             if task is not None:
                 tasks.append(task)
-        worker = state.by_number.get(message.recipient if type(message) is CopyKeys else message.holder)
-        if worker is not None and type(message) is CopyKeys:
-            copies.order_copies(state, worker, tasks, out)
+        worker = state.by_number.get(message.recipient if type(message) is ReplicateKeys else message.holder)
+        if worker is not None and type(message) is ReplicateKeys:
+            replicas.order_replicas(state, worker, tasks, out)
         elif worker is not None:
-            copies.drop_copies_at(state, worker, tasks, out)
+            replicas.drop_replicas_at(state, worker, tasks, out)
 
     def _tick(self) -> None:
         """Time has passed: tasks that waited too long for a worker fail."""

@@ -6,13 +6,13 @@ from typing import Any, Final
 
 from treadle.exceptions import PeerProtocolError
 from treadle.messages.client_scheduler import ClientWelcome
-from treadle.messages.journal import ClientGone, ForgottenFact, WorkerGone
+from treadle.messages.journal import ClientGone, ForgottenRecord, WorkerGone
 from treadle.messages.worker_scheduler import WorkerRefused, WorkerWelcome
-from treadle.scheduler.transitions.copies import forget_recipient, lost_copy
 from treadle.scheduler.transitions.deaths import blame_suspects
 from treadle.scheduler.transitions.forget import forget_everything
 from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.placement import is_restricted
+from treadle.scheduler.transitions.quarantine import give_up
 from treadle.scheduler.transitions.records import (
     PAUSED,
     RELEASED,
@@ -23,10 +23,10 @@ from treadle.scheduler.transitions.records import (
     TaskState,
     WorkerState,
 )
-from treadle.scheduler.transitions.reservations import give_up
-from treadle.scheduler.transitions.rules.common import remove_copy
+from treadle.scheduler.transitions.replicas import forget_recipient, lost_replica
+from treadle.scheduler.transitions.rules.common import remove_replica
 from treadle.scheduler.transitions.rules.forgotten import drop_function
-from treadle.scheduler.transitions.rules.suspects import take_back_all
+from treadle.scheduler.transitions.rules.quarantine import take_back_all
 from treadle.scheduler.transitions.state import ClusterState
 
 #: More than there ever are of one task, but for those that are retried all the time.
@@ -60,8 +60,8 @@ def add_worker(state: ClusterState, number: int, message: Any, scheduler_id: str
         return None
     index_worker(state, worker)
     out.say(worker, WorkerWelcome(number, scheduler_id))
-    if state.facts is not None:
-        state.facts.worker_joined(worker)
+    if state.recorder is not None:
+        state.recorder.worker_joined(worker)
     return worker
 
 
@@ -159,7 +159,7 @@ def stop_running(state: ClusterState, worker: WorkerState) -> None:
     state.running.pop(worker, None)
     state.idle.pop(worker, None)
     state.saturated.pop(worker, None)
-    state.roomy.pop(worker, None)
+    state.has_capacity.pop(worker, None)
     if not state.running and not state.reserved:
         # Nobody is left to whom the queue could go: these tasks have no possible worker now.
         for task in state.queue.tasks():
@@ -168,8 +168,8 @@ def stop_running(state: ClusterState, worker: WorkerState) -> None:
 
 def remove_worker(state: ClusterState, worker: WorkerState, blame: bool, out: Outbox, report: Any = None) -> None:
     """``worker`` is gone. ``blame``: it died, and what it was executing may be the reason; ``report``: the event that says how."""
-    if state.facts is not None:
-        state.facts.add(WorkerGone(worker.number))
+    if state.recorder is not None:
+        state.recorder.add(WorkerGone(worker.number))
     del state.workers[worker.address]
     del state.by_number[worker.number]
     del state.by_name[worker.name]
@@ -190,13 +190,13 @@ def remove_worker(state: ClusterState, worker: WorkerState, blame: bool, out: Ou
     out.forget_session(worker.number)
     if blame:
         blame_suspects(state, worker, report)
-    if state.copying:
+    if state.replicating:
         forget_recipient(state, worker, out)
     for task in list(worker.processing):
         state.recommend(task, WAITING)
     for task in list(worker.has_what):
-        remove_copy(state, task, worker)
-        lost_copy(state, task, out)
+        remove_replica(state, task, worker)
+        lost_replica(state, task, out)
     for function in state.functions.values():
         function.workers.pop(worker.number, None)
     out.worker_gone(worker, list(state.workers.values()), list(state.clients.values()))
@@ -220,8 +220,8 @@ def add_client(state: ClusterState, number: int, message: Any, scheduler_id: str
 
 def remove_client(state: ClusterState, client: ClientState, out: Outbox) -> None:
     """The client is gone, and with it all that only it wanted."""
-    if state.facts is not None:
-        state.facts.add(ClientGone(client.number))
+    if state.recorder is not None:
+        state.recorder.add(ClientGone(client.number))
     out.forget_session(client.number)
     state.clients.pop(client.id, None)
     state.absent_clients.pop(client, None)
@@ -257,8 +257,8 @@ def release_function(state: ClusterState, client: ClientState, function: Any, ou
 
 def clear(state: ClusterState, reason: str, out: Outbox) -> None:
     """Everything is cancelled for everybody; workers and clients stay."""
-    if state.facts is not None:
-        state.facts.add(ForgottenFact(reason))
+    if state.recorder is not None:
+        state.recorder.add(ForgottenRecord(reason))
     for client in state.clients.values():
         out.cancelled(client, [task.id for task in client.wants_what], reason, None)
     forget_everything(state, out)

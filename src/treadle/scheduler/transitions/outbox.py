@@ -51,7 +51,7 @@ class WorkerQueue:
         self.function: FunctionState | None = None
         self.drops: dict[int, None] = {}
         #: Those of ``drops`` that may be there although they are not counted on.
-        self.doubtful: dict[int, None] = {}
+        self.unconfirmed: dict[int, None] = {}
 
     def seal(self) -> None:
         """Close the open batches: what follows is said after them."""
@@ -66,11 +66,11 @@ class WorkerQueue:
         if compute is not None:
             self.messages.append(compute)
         if self.drops:
-            doubtful = None
-            if self.doubtful:
-                doubtful = list(self.doubtful)
-                self.doubtful = {}
-            self.messages.append(DropKeys(list(self.drops), doubtful))
+            unconfirmed = None
+            if self.unconfirmed:
+                unconfirmed = list(self.unconfirmed)
+                self.unconfirmed = {}
+            self.messages.append(DropKeys(list(self.drops), unconfirmed))
             self.drops = {}
 
     def meet(self, holder: WorkerState) -> None:
@@ -236,7 +236,7 @@ class Outbox:
         """The worker shall forget that key, whatever it has of it; also one that the scheduler no longer knows."""
         queue = self.to_worker(worker)
         queue.drops[id] = None
-        queue.doubtful[id] = None
+        queue.unconfirmed[id] = None
 
     def abandon(self, task: TaskState, worker: WorkerState) -> None:
         """The assignment of ``task`` to ``worker`` is void. When it was not sent yet, nothing is said at all."""
@@ -245,7 +245,7 @@ class Outbox:
             queue.compute.remove(task)
         else:
             queue.drops[task.id] = None
-            queue.doubtful[task.id] = None
+            queue.unconfirmed[task.id] = None
 
     def say(self, worker: WorkerState, message: Any) -> None:
         """Any other message, behind what was queued before it."""

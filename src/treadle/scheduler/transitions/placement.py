@@ -206,7 +206,7 @@ def _where_others_are(
 
 def next_worker(state: ClusterState) -> WorkerState | None:
     """Some worker with little to do; another one each time, so that work spreads without looking at all of them."""
-    for pool in (state.idle, state.roomy, state.running):
+    for pool in (state.idle, state.has_capacity, state.running):
         for worker in pool:
             if worker in state.running:
                 # To the end of the line.
@@ -234,9 +234,9 @@ def fill(state: ClusterState, out: Outbox) -> None:
     #: Of the workers that had room when the round began, how many are still to be looked at; tasks for each of them.
     left = share = 0
     lone = False
-    while state.queue.live and state.roomy:
+    while state.queue.live and state.has_capacity:
         if left == 0:
-            left = len(state.roomy)
+            left = len(state.has_capacity)
             share = -(-state.queue.live // left)
             first = state.queue.peek()
             if first is not None:
@@ -244,17 +244,17 @@ def fill(state: ClusterState, out: Outbox) -> None:
                 share = max(share, int(sqrt(state.queue.live * SHARE_COST_S / duration)))
                 lone = state.queue.live == 1 and duration < SHARE_COST_S
         left -= 1
-        worker = next(iter(state.roomy))
+        worker = next(iter(state.has_capacity))
         if worker.processing and state.idle:
             # One that has nothing to do comes first: else it would be given what the others have not begun, a round trip later.
             empty = next(iter(state.idle))
-            if not empty.processing and empty in state.roomy:
+            if not empty.processing and empty in state.has_capacity:
                 worker = empty
         if lone:
             # Short tasks that come one after the other go to the same worker as long as it is idle: what it made before is mostly to
             # be dropped at the same time, and one process that wakes up is enough.
             before = state.gathering_at
-            if before is not None and before in state.idle and before in state.roomy:
+            if before is not None and before in state.idle and before in state.has_capacity:
                 worker = before
             state.gathering_at = worker
         given = 0
@@ -268,7 +268,7 @@ def fill(state: ClusterState, out: Outbox) -> None:
                 break
             assign(state, task, worker, out)
             given += 1
-        del state.roomy[worker]
+        del state.has_capacity[worker]
         if not full:
-            state.roomy[worker] = None
+            state.has_capacity[worker] = None
     settle(state)

@@ -6,10 +6,10 @@ from typing import Any
 
 from treadle.exceptions import PeerProtocolError
 from treadle.messages.client_scheduler import ClientRefused, ClientReply
-from treadle.scheduler.transitions.desires import find_task, unwant, want
 from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.records import ClientState, Published, TaskState
 from treadle.scheduler.transitions.state import ClusterState
+from treadle.scheduler.transitions.wants import find_task, unwant, want
 from treadle.utils.keys import is_key, key_from_wire
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from treadle.exceptions import PeerProtocolError
-from treadle.scheduler.transitions.copies import copy_came, lost_copy
 from treadle.scheduler.transitions.durations import learn_duration, raise_estimate, set_long_running
 from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.records import ERRED, MEMORY, RELEASED, WAITING, TaskState, WorkerState
-from treadle.scheduler.transitions.rules.common import add_copy, remove_copy
+from treadle.scheduler.transitions.replicas import lost_replica, replica_came
+from treadle.scheduler.transitions.rules.common import add_replica, remove_replica
 from treadle.scheduler.transitions.rules.memory import to_memory
 from treadle.scheduler.transitions.rules.orphans import orphan_ended, orphan_finished
 from treadle.scheduler.transitions.state import ClusterState
@@ -76,8 +76,8 @@ def task_erred(state: ClusterState, task: TaskState, error: Any) -> None:
     """The attempt under way has failed."""
     if task.retries > 0:
         task.retries -= 1
-        if state.facts is not None:
-            state.facts.retried(task)
+        if state.recorder is not None:
+            state.recorder.retried(task)
         state.recommend(task, WAITING)
     else:
         task.error = error
@@ -132,9 +132,9 @@ def replicas_added(state: ClusterState, worker: WorkerState, ids: list[int], out
     for id in ids:
         task = state.by_id.get(id)
         if task is not None and task.state == MEMORY:
-            if state.copying:
-                copy_came(state, task, worker)
-            add_copy(state, task, worker)
+            if state.replicating:
+                replica_came(state, task, worker)
+            add_replica(state, task, worker)
         else:
             # Released while it was on its way, or put there by a client that has not lived to say so.
             drop_stale(state, worker, id, out)
@@ -144,8 +144,8 @@ def replicas_dropped(state: ClusterState, worker: WorkerState, ids: list[int], o
     for id in ids:
         task = state.by_id.get(id)
         if task is not None and task in worker.has_what:
-            remove_copy(state, task, worker)
-            lost_copy(state, task, out)
+            remove_replica(state, task, worker)
+            lost_replica(state, task, out)
 
 
 def replicas_missing(state: ClusterState, worker: WorkerState, message: Any, out: Outbox) -> None:
@@ -160,7 +160,7 @@ def replicas_missing(state: ClusterState, worker: WorkerState, message: Any, out
         holder = state.by_number.get(number)
         if holder is not None:
             # Also itself: asked for a value that it is said to have and has not, it would ask for ever.
-            remove_copy(state, task, holder)
+            remove_replica(state, task, holder)
             if holder is not worker:
                 out.drop_id(task.id, holder)
         if task.who_has:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from treadle.scheduler.transitions.facts import Facts
 from treadle.scheduler.transitions.queue import TaskQueue
+from treadle.scheduler.transitions.recorder import Recorder
 from treadle.scheduler.transitions.records import (
     ClientState,
     FunctionState,
@@ -40,8 +40,8 @@ class Limits:
         unknown_task_duration_s: float = 0.5,
         default_task_durations_s: dict[str, float] | None = None,
         validate: bool = False,
-        scatter_copies: int = 1,
-        scatter_copy_limit_bytes: int = 2**26,
+        scatter_replicas: int = 1,
+        scatter_replica_limit_bytes: int = 2**26,
         worker_grace_s: float = 0.0,
         client_grace_s: float = 0.0,
         recovery_grace_s: float = 0.0,
@@ -57,8 +57,8 @@ class Limits:
         self.unknown_task_duration_s: float = unknown_task_duration_s
         self.default_task_durations_s: dict[str, float] = dict(default_task_durations_s or {})
         self.validate: bool = validate
-        self.scatter_copies: int = scatter_copies
-        self.scatter_copy_limit_bytes: int = scatter_copy_limit_bytes
+        self.scatter_replicas: int = scatter_replicas
+        self.scatter_replica_limit_bytes: int = scatter_replica_limit_bytes
         #: How long a party whose stream broke may stay away.
         self.worker_grace_s: float = worker_grace_s
         self.client_grace_s: float = client_grace_s
@@ -104,7 +104,7 @@ class ClusterState:
         #: Running workers with more tasks than threads, and more work than the prefetch asks for.
         self.saturated: dict[WorkerState, None] = {}
         #: Running workers that may be sent queued tasks.
-        self.roomy: dict[WorkerState, None] = {}
+        self.has_capacity: dict[WorkerState, None] = {}
         self.touched: list[WorkerState] = []
         #: Where the last of the very short tasks went, that others may follow; it may have left.
         self.gathering_at: WorkerState | None = None
@@ -138,8 +138,8 @@ class ClusterState:
         self.started_at: float = -1.0
 
         #: What must outlive the scheduler; None where there is no journal.
-        self.facts: Facts | None = None
-        #: Facts of another scheduler are being told; invariants need not hold between them.
+        self.recorder: Recorder | None = None
+        #: Records of another scheduler are being told; invariants need not hold between them.
         self.restoring: bool = False
         #: Workers of another scheduler are still to come back: until then, at the latest, nothing is assigned.
         self.holding: bool = False
@@ -158,9 +158,9 @@ class ClusterState:
         #: Tasks that asked to run elsewhere than on that worker, until they are placed.
         self.avoided: dict[TaskState, WorkerState] = {}
         #: Copies that were ordered and have not come: who fetches them.
-        self.copying: dict[TaskState, list[WorkerState]] = {}
+        self.replicating: dict[TaskState, list[WorkerState]] = {}
         #: Scattered values that have fewer copies than they should, for want of workers.
-        self.scarce: dict[TaskState, None] = {}
+        self.under_replicated: dict[TaskState, None] = {}
         #: To be added to ``now`` for the seconds since the epoch.
         self.clock_offset_s: float = 0.0
 

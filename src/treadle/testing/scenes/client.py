@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from treadle.client.ledger import CANCELLED, ID_BITS, PENDING, Cancellation, KeyState, dead_state
-from treadle.client.session import Session
+from treadle.client.session.ledger import CANCELLED, ID_BITS, PENDING, Cancellation, KeyState, dead_state
+from treadle.client.session.stream import Session
 from treadle.comm.interface import Comm
 from treadle.exceptions import CommClosedError
 from treadle.messages.base import Message, TaskError

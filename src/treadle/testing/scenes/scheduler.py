@@ -10,12 +10,12 @@ from treadle.journal.format import Record
 from treadle.messages.base import TaskOptions
 from treadle.messages.client_scheduler import Sent
 from treadle.messages.codec import encode
-from treadle.messages.journal import FrameFact, encode_fact
-from treadle.messages.scheduler_local import CopyKeys, DropCopies, FramesDurable, Retire, WorkerDeath
+from treadle.messages.journal import FrameRecord, encode_record
+from treadle.messages.scheduler_local import DropReplicas, FramesDurable, ReplicateKeys, Retire, WorkerDeath
 from treadle.messages.worker_scheduler import ComputeTasks, LeaveWorker, TasksTakenBack
 from treadle.scheduler.journaling import ClientFrame
 from treadle.scheduler.recovery import DURABLE, Recovery, Replay
-from treadle.scheduler.transitions.machine import Event, Turned
+from treadle.scheduler.transitions.machine import Event, TurnResult
 from treadle.testing.reconnection_scene import ReconnectionScene
 from treadle.testing.scenes.script import SceneError, attempt_of, clauses, held_at, listed
 from treadle.testing.scenes.wording import SILENT, worded
@@ -34,21 +34,21 @@ class _Cast(ReconnectionScene):
         super().__init__(**limits)
         if journal:
             self._records = []
-            self.core.keep_facts()
+            self.core.start_recording()
 
-    def handle(self, events: list[Event]) -> Turned:
+    def handle(self, events: list[Event]) -> TurnResult:
         if self._records is None:
             return super().handle(events)
         for event in events:
             if type(event.message) in DURABLE or type(event.message) is Sent:
                 event.record = ClientFrame(event.session, encode([event.message]), [])
-        turned = super().handle(events)
-        for fact in turned.facts:
-            if isinstance(fact, ClientFrame):
-                self._records.append((encode_fact(FrameFact(fact.number, self.now)), [bytes(fact.body)]))
+        result = super().handle(events)
+        for record in result.records:
+            if isinstance(record, ClientFrame):
+                self._records.append((encode_record(FrameRecord(record.number, self.now)), [bytes(record.body)]))
             else:
-                self._records.append((encode_fact(fact), []))
-        return turned
+                self._records.append((encode_record(record), []))
+        return result
 
     def reach_disk(self) -> None:
         """All records so far are on disk."""
@@ -69,7 +69,7 @@ class _Cast(ReconnectionScene):
         for body, beside in self._records:
             replay.take(Record(memoryview(body), [memoryview(buffer) for buffer in beside], 0, 0), recovery)
         replay.end(recovery)
-        self.core.keep_facts()
+        self.core.start_recording()
 
     def turn(self, arrivals: Sequence[tuple[str, Any, list[Any]]]) -> None:
         if self._gathered is None:
@@ -349,7 +349,7 @@ def _dies(cast: _Cast, name: str, keys: str | None) -> None:
     cast.die(name, *listed(keys or ""))
 
 
-def _move(cast: _Cast, name: str, keys: str, kind: type[CopyKeys] | type[DropCopies]) -> None:
+def _move(cast: _Cast, name: str, keys: str, kind: type[ReplicateKeys] | type[DropReplicas]) -> None:
     cast.event("", kind(cast.parties[name].number, [cast.task_id(key) for key in listed(keys)]))
 
 
@@ -364,6 +364,6 @@ _HAPPENS: list[tuple[str, Callable[..., None]]] = [
     (r"everything is cancelled for a restart", lambda cast: cast.forget()),
     (r"(\S+) is to retire", lambda cast, name: cast.event("", Retire([cast.parties[name].number]))),
     (r"(\S+) is to stay", lambda cast, name: cast.event("", Retire([cast.parties[name].number], False))),
-    (r"(\S+) is to have copies of (.+)", lambda cast, name, keys: _move(cast, name, keys, CopyKeys)),
-    (r"(\S+) is not to keep (.+)", lambda cast, name, keys: _move(cast, name, keys, DropCopies)),
+    (r"(\S+) is to have copies of (.+)", lambda cast, name, keys: _move(cast, name, keys, ReplicateKeys)),
+    (r"(\S+) is not to keep (.+)", lambda cast, name, keys: _move(cast, name, keys, DropReplicas)),
 ]

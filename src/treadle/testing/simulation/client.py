@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from treadle.client.frames import SentFrames, confirmation, recollections
-from treadle.client.ledger import ERROR, KeyState, Ledger, Waiter
+from treadle.client.session.frames import SentFrames, confirmation, recollections
+from treadle.client.session.ledger import ERROR, KeyState, Ledger, Waiter
 from treadle.messages.base import Message, TaskOptions
 from treadle.messages.client_scheduler import (
     AttachKeys,

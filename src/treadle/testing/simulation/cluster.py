@@ -78,7 +78,7 @@ class Cluster:
             worker_grace_s=scenario.grace_s,
             client_grace_s=scenario.grace_s,
             recovery_grace_s=scenario.recovery_grace_s,
-            scatter_copies=scenario.scatter_copies,
+            scatter_replicas=scenario.scatter_replicas,
         )
         self._schedulers += 1
         try:

@@ -15,7 +15,7 @@ from treadle.journal.directory import Directory
 from treadle.journal.format import END, Buffer, Header, pack_header, pack_record
 from treadle.journal.reader import Segment
 from treadle.journal.writer import PAUSE_S, RETRY_S, Rotation, Writer
-from treadle.messages.journal import encode_fact
+from treadle.messages.journal import encode_record
 from treadle.scheduler.journaling import Journal
 from treadle.scheduler.recovery import recover
 from treadle.scheduler.snapshot import snapshot
@@ -213,8 +213,8 @@ class SimulatedJournal(Journal):
         recovery = recover(self.directory, core, below=number)
         marker = disk.world.random.getrandbits(32)
         pieces: list[Buffer] = [pack_header(Header("compaction", recovery.epoch, marker, True, "simulated"))]
-        for fact, buffers in snapshot(core.state, recovery.highest_number):
-            pieces += pack_record(marker, 0, encode_fact(fact), buffers)
+        for record, buffers in snapshot(core.state, recovery.highest_number):
+            pieces += pack_record(marker, 0, encode_record(record), buffers)
         pieces += pack_record(marker, 0, END)
         self._compacting = False
         if disk.full:

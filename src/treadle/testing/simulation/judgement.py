@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from treadle.client.ledger import CANCELLED, ERROR, FINISHED, LOST, KeyState
+from treadle.client.session.ledger import CANCELLED, ERROR, FINISHED, LOST, KeyState
 from treadle.testing.simulation.client import SimulatedClient
 from treadle.testing.simulation.cluster import Cluster
 from treadle.testing.simulation.disk import told_by
@@ -117,7 +117,7 @@ def nothing_is_left(cluster: Cluster) -> None:
         "absent": [*state.absent_workers, *state.absent_clients],
         "queue": state.queue.live,
         "bytes": state.total_nbytes,
-        "copies under way": list(state.copying),
+        "copies under way": list(state.replicating),
         "deaths": list(state.deaths),
         "reserved": list(state.reserved),
         "fire and forget": list(state.fire_and_forget.wants_what),

@@ -47,7 +47,7 @@ class Scenario:
     data_losses: int = 0
     #: Keys whose values clients bring; how many copies of these are kept.
     scattered: int = 0
-    scatter_copies: int = 1
+    scatter_replicas: int = 1
     cancels: bool = True
     #: Clients that say goodbye, and that are killed.
     leaves: bool = True
@@ -148,7 +148,7 @@ def scenario_of(seed: int) -> Scenario:
         pauses=chance.choice((0, 0, 2)),
         data_losses=chance.choice((0, 0, 2, 10)),
         scattered=chance.choice((0, 0, 2)),
-        scatter_copies=chance.choice((1, 2)),
+        scatter_replicas=chance.choice((1, 2)),
         cancels=chance.random() < 0.7,
         leaves=chance.random() < 0.5,
         client_deaths=chance.choice((0, 0, 0, 1, 2)),

@@ -1,4 +1,4 @@
-"""One life of a simulated scheduler: the real core, sessions, turns and journal, without sockets, threads and clock."""
+"""One incarnation of a simulated scheduler: the real core, sessions, turns and journal, without sockets, threads and clock."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from treadle.messages.codec import (
     decode_worker_to_scheduler,
 )
 from treadle.messages.nanny import WorkerDied
-from treadle.messages.scheduler_local import CopyKeys, Retire, Tick
+from treadle.messages.scheduler_local import ReplicateKeys, Retire, Tick
 from treadle.messages.worker_scheduler import CloseWorker
 from treadle.scheduler.liveness import Liveness, Nannies
 from treadle.scheduler.moving import LOOK_S
@@ -40,23 +40,23 @@ class SimulatedScheduler:
         self,
         world: World,
         limits: Limits,
-        life: int,
+        incarnation: int,
         disk: Disk | None,
         compact_from_bytes: int,
         validate_every: int,
         ticking: Callable[[], bool],
     ) -> None:
         self.world = world
-        self.life = life
+        self.incarnation = incarnation
         self.loop = SimulatedLoop(world)
-        self.core = Transitions(limits, f"life {life}", (life - 1) << 6)
+        self.core = Transitions(limits, f"incarnation {incarnation}", (incarnation - 1) << 6)
         self._validate_every = validate_every
         self._turns_taken = 0
         #: Numbers of workers whose nannies have said that they died: what they had sent may come behind that.
         self._dead: set[int] = set()
         self._ticking = ticking
         self._clock_offset_s = 0.0
-        self.sessions = Sessions(self.loop.as_loop(), self._on_turn, life)
+        self.sessions = Sessions(self.loop.as_loop(), self._on_turn, incarnation)
         self.turns = Turns(
             self.core,
             self.sessions,
@@ -192,7 +192,7 @@ class SimulatedScheduler:
                 return
             moves, stuck = moving.plan_retirement(state, here)
             for recipient, ids in moves:
-                self.tell(CopyKeys(recipient, ids))
+                self.tell(ReplicateKeys(recipient, ids))
             if stuck or looks[0] > 100:
                 self.tell(Retire([worker.number for worker in here], retiring=False))
                 return

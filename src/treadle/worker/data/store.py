@@ -50,7 +50,7 @@ class Store:
         self._refused: dict[Any, Any] = {}
         #: How many ids of the core, beside the first, stand for the value of a key. A task that is forgotten and submitted again,
         #: or a value that is handed over again, has another id: the key may come again before the old id is dropped.
-        self._doubles: dict[Any, int] = {}
+        self._more_ids: dict[Any, int] = {}
         # A dict is safe to use from several threads, nothing else need be.
         self._plain = type(mapping) is dict
         self._lock: AbstractContextManager[Any] = nullcontext() if self._plain else threading.RLock()
@@ -78,20 +78,20 @@ class Store:
     def _count(self, key: Any, was_here: bool) -> None:
         """One more id stands for the key, whose value was put."""
         if was_here:
-            self._doubles[key] = self._doubles.get(key, 0) + 1
-        elif self._doubles:
+            self._more_ids[key] = self._more_ids.get(key, 0) + 1
+        elif self._more_ids:
             # The mapping has lost the value, and with it all that stood for it.
-            self._doubles.pop(key, None)
+            self._more_ids.pop(key, None)
 
     def _still_held(self, key: Any) -> bool:
         """One id less stands for the key: whether another one does."""
-        count = self._doubles.get(key)
+        count = self._more_ids.get(key)
         if count is None:
             return False
         if count > 1:
-            self._doubles[key] = count - 1
+            self._more_ids[key] = count - 1
         else:
-            del self._doubles[key]
+            del self._more_ids[key]
         return True
 
     def put(self, key: Any, value: Any) -> None:
@@ -107,7 +107,7 @@ class Store:
             return False
         mapping = self.mapping
         before = len(mapping)
-        if not self._doubles and mapping.keys().isdisjoint([entry[0] for entry in entries]):
+        if not self._more_ids and mapping.keys().isdisjoint([entry[0] for entry in entries]):
             mapping.update(entries)
             if len(mapping) == before + len(entries):
                 return True
@@ -132,7 +132,7 @@ class Store:
 
     def drop_all(self, keys: Iterable[Any]) -> None:
         """Never raises."""
-        if self._plain and not self._doubles:
+        if self._plain and not self._more_ids:
             pop = self.mapping.pop
             for key in keys:
                 pop(key, None)
@@ -143,7 +143,7 @@ class Store:
     def drop(self, key: Any) -> None:
         """Never raises."""
         with self._lock:
-            if self._doubles and self._still_held(key):
+            if self._more_ids and self._still_held(key):
                 return
             self._refused.pop(key, None)
             try:
@@ -157,7 +157,7 @@ class Store:
         """Drop everything. Never raises."""
         with self._lock:
             self._refused.clear()
-            self._doubles.clear()
+            self._more_ids.clear()
             try:
                 self.mapping.clear()
             except Exception as error:

@@ -117,7 +117,7 @@ class WorkerTransitions:
             compute_tasks(state, event, buffers, out)
         elif kind is DropKeys:
             assert isinstance(event, DropKeys)
-            drop_keys(state, event.ids, event.doubtful, out)
+            drop_keys(state, event.ids, event.unconfirmed, out)
         elif isinstance(event, BuffersCame):
             self._buffers = event.buffers
         elif isinstance(event, (ExecutionFailed, ExecutionRescheduled, ExecutionUnready, ExecutionsStarted, ExecutionsSeceded)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from treadle.exceptions import InvariantError
 from treadle.scheduler.transitions.durations import unplace
 from treadle.scheduler.transitions.outbox import Outbox
+from treadle.scheduler.transitions.quarantine import leave
 from treadle.scheduler.transitions.records import (
     FORGOTTEN,
     MEMORY,
@@ -19,7 +20,6 @@ from treadle.scheduler.transitions.records import (
     is_active,
     is_needed,
 )
-from treadle.scheduler.transitions.reservations import leave
 from treadle.scheduler.transitions.state import ClusterState
 from treadle.scheduler.transitions.table import ALLOWED
 
@@ -39,7 +39,7 @@ def move(state: ClusterState, task: TaskState, finish: int, out: Outbox) -> None
         if finish != MEMORY and worker is not None and worker.number in state.by_number:
             out.abandon(task, worker)
     elif start == MEMORY:
-        drop_copies(state, task, out)
+        drop_replicas(state, task, out)
     elif start == NO_WORKER:
         del state.unrunnable[task]
         if state.awaited:
@@ -62,7 +62,7 @@ def move(state: ClusterState, task: TaskState, finish: int, out: Outbox) -> None
                     state.recommend(dependency, RELEASED)
 
 
-def add_copy(state: ClusterState, task: TaskState, worker: WorkerState) -> None:
+def add_replica(state: ClusterState, task: TaskState, worker: WorkerState) -> None:
     """``worker`` holds the value of ``task``."""
     if task in worker.has_what:
         return
@@ -75,11 +75,11 @@ def add_copy(state: ClusterState, task: TaskState, worker: WorkerState) -> None:
         task.who_has = [task.who_has[0], worker]
     else:
         task.who_has.append(worker)
-    if task.payload is None and state.facts is not None:
-        state.facts.copied(task, worker)
+    if task.payload is None and state.recorder is not None:
+        state.recorder.copied(task, worker)
 
 
-def remove_copy(state: ClusterState, task: TaskState, worker: WorkerState) -> None:
+def remove_replica(state: ClusterState, task: TaskState, worker: WorkerState) -> None:
     """``worker`` no longer holds the value of ``task``. Says nothing to anybody."""
     if task not in worker.has_what:
         return
@@ -92,11 +92,11 @@ def remove_copy(state: ClusterState, task: TaskState, worker: WorkerState) -> No
         task.who_has.remove(worker)
 
 
-def begin_copy(state: ClusterState, task: TaskState, recipient: WorkerState) -> bool:
+def begin_replica(state: ClusterState, task: TaskState, recipient: WorkerState) -> bool:
     """A copy of ``task`` for ``recipient`` is under way from here on; whether it was not before."""
-    coming = state.copying.get(task)
+    coming = state.replicating.get(task)
     if coming is None:
-        state.copying[task] = [recipient]
+        state.replicating[task] = [recipient]
     elif recipient in coming:
         return False
     else:
@@ -104,14 +104,14 @@ def begin_copy(state: ClusterState, task: TaskState, recipient: WorkerState) -> 
     return True
 
 
-def make_sure(state: ClusterState, holder: WorkerState, tasks: list[TaskState], out: Outbox) -> None:
+def confirm_replica(state: ClusterState, holder: WorkerState, tasks: list[TaskState], out: Outbox) -> None:
     """``holder`` is said to have these, by somebody who may be mistaken: it says which it has, and fetches, or misses, the others."""
     if not holder.connected:
         # It will say when it comes back.
         return
     unsure: list[TaskState] = []
     for task in tasks:
-        if begin_copy(state, task, holder):
+        if begin_replica(state, task, holder):
             unsure.append(task)
     if unsure:
         out.fetch(holder, unsure)
@@ -119,21 +119,21 @@ def make_sure(state: ClusterState, holder: WorkerState, tasks: list[TaskState], 
 
 def drop_when_written(state: ClusterState, id: int, worker: WorkerState, out: Outbox) -> None:
     """For what cannot be made again: it is kept until a journal says why nobody needs it, since another scheduler may not know that."""
-    if state.facts is None:
+    if state.recorder is None:
         # It was perhaps asked whether it has it.
         out.drop_id(id, worker)
     else:
-        state.facts.drop_later(id, worker)
+        state.recorder.drop_later(id, worker)
 
 
-def drop_copies(state: ClusterState, task: TaskState, out: Outbox) -> None:
+def drop_replicas(state: ClusterState, task: TaskState, out: Outbox) -> None:
     """All holders shall forget the value, and who is fetching a copy to keep need not."""
-    if state.copying:
-        for worker in state.copying.pop(task, []):
+    if state.replicating:
+        for worker in state.replicating.pop(task, []):
             out.drop_id(task.id, worker)
-    if state.scarce:
-        state.scarce.pop(task, None)
-    at_once = task.has_recipe and (state.facts is None or not task.from_data)
+    if state.under_replicated:
+        state.under_replicated.pop(task, None)
+    at_once = task.has_recipe and (state.recorder is None or not task.from_data)
     for worker in task.who_has:
         del worker.has_what[task]
         worker.nbytes -= task.nbytes

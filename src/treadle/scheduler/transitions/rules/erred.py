@@ -31,12 +31,12 @@ def to_erred(state: ClusterState, task: TaskState, out: Outbox) -> None:
     if task.who_wants:
         out.erred(task)
         forget_fire_and_forget(state, task)
-    if task.blame is task and state.facts is not None:
+    if task.blame is task and state.recorder is not None:
         if is_needed(task):
-            state.facts.erred(task)
+            state.recorder.erred(task)
         else:
             # The error is of no use to anybody; what needs the task later has it run once more.
-            state.facts.unwanted(state.fire_and_forget, task.id)
+            state.recorder.unwanted(state.fire_and_forget, task.id)
     if task.live_dependents > 0:
         for dependent in task.dependents:
             if is_active(dependent.state):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.records import MEMORY, PROCESSING, RELEASED, WAITING, TaskState, WorkerState, is_needed
-from treadle.scheduler.transitions.rules.common import add_copy, move
+from treadle.scheduler.transitions.rules.common import add_replica, move
 from treadle.scheduler.transitions.state import ClusterState
 
 
@@ -18,9 +18,9 @@ def to_memory(
     move(state, task, MEMORY, out)
     task.nbytes = nbytes
     task.type_name = type_name
-    add_copy(state, task, worker)
-    if state.facts is not None:
-        state.facts.in_memory(task, worker)
+    add_replica(state, task, worker)
+    if state.recorder is not None:
+        state.recorder.in_memory(task, worker)
     if task.suspicious > 0:
         # It can be done without killing anybody.
         task.suspicious = 0

@@ -26,7 +26,7 @@ from treadle.scheduler.transitions.records import (
     WorkerState,
     is_needed,
 )
-from treadle.scheduler.transitions.rules.common import add_copy, make_sure, move
+from treadle.scheduler.transitions.rules.common import add_replica, confirm_replica, move
 from treadle.scheduler.transitions.rules.erred import own_error
 from treadle.scheduler.transitions.rules.memory import to_memory
 from treadle.scheduler.transitions.state import ClusterState
@@ -45,7 +45,7 @@ def accept_value(state: ClusterState, task: TaskState, worker: WorkerState, nbyt
     """``worker`` came back and holds the value of ``task``. Whether that is of use."""
     now = task.state
     if now == MEMORY:
-        add_copy(state, task, worker)
+        add_replica(state, task, worker)
         return True
     if now == PROCESSING:
         if task.processing_on is worker:
@@ -133,7 +133,7 @@ def claim(state: ClusterState, task: TaskState, last_chance: bool, out: Outbox) 
                 out.renumber(worker, orphan.id, task.id)
             if not task.has_recipe:
                 # It may have been dropped since it was brought.
-                make_sure(state, worker, [task], out)
+                confirm_replica(state, worker, [task], out)
         else:
             out.drop_id(orphan.id, worker)
     for orphan in rows:
@@ -217,8 +217,8 @@ def await_value(state: ClusterState, task: TaskState, out: Outbox) -> None:
 
 def give_up(state: ClusterState, client: ClientState, id: int, out: Outbox) -> None:
     """Tell the client that its key is lost."""
-    if state.facts is not None:
-        state.facts.unwanted(client, id)
+    if state.recorder is not None:
+        state.recorder.unwanted(client, id)
     out.cancelled(client, [id], LOST_IN_RESTART, LOST_IN_RESTART_TEXT)
 
 

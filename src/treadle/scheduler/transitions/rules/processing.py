@@ -7,7 +7,7 @@ from treadle.scheduler.transitions.placement import assign, choose_worker, is_re
 from treadle.scheduler.transitions.records import NO_WORKER, QUEUED, WAITING, TaskState, WorkerState
 from treadle.scheduler.transitions.rules.common import move
 from treadle.scheduler.transitions.rules.orphans import claim
-from treadle.scheduler.transitions.rules.suspects import await_worker, least_busy, set_aside
+from treadle.scheduler.transitions.rules.quarantine import await_worker, least_busy, set_aside
 from treadle.scheduler.transitions.state import ClusterState
 
 

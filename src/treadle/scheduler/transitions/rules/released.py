@@ -24,8 +24,8 @@ def to_released(state: ClusterState, task: TaskState, out: Outbox) -> None:
     if start == FORGOTTEN:
         return
     if start == MEMORY:
-        if not task.who_has and state.facts is not None:
-            state.facts.lost(task)
+        if not task.who_has and state.recorder is not None:
+            state.recorder.lost(task)
         if task.who_has:
             if is_needed(task):
                 return

@@ -35,7 +35,7 @@ def to_waiting(state: ClusterState, task: TaskState, out: Outbox) -> None:
             # A worker may come that has the value.
             return
         if state.restoring or state.holding:
-            # What needs it may be there already, on a worker that is not back, or by a fact that is still to be told.
+            # What needs it may be there already, on a worker that is not back, or by a record that is still to be told.
             await_value(state, task, out)
             return
         task.error = lost_data_error(task)

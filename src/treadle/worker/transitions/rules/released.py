@@ -96,10 +96,10 @@ def take_back(state: LocalState, ids: list[int], attempts: list[int], out: Worke
             out.kept(task.id)
 
 
-def drop_keys(state: LocalState, ids: list[int], doubtful: list[int] | None, out: WorkerOutbox) -> None:
+def drop_keys(state: LocalState, ids: list[int], unconfirmed: list[int] | None, out: WorkerOutbox) -> None:
     """Forget these. Values that tasks here still need come last: those tasks may be dropped by the same message."""
-    if doubtful is not None:
-        for id in doubtful:
+    if unconfirmed is not None:
+        for id in unconfirmed:
             told = state.tasks.get(id)
             if told is not None and told.state == MEMORY:
                 out.replica_dropped(id)

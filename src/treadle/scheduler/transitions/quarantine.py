@@ -15,7 +15,7 @@ def reserve(state: ClusterState, task: TaskState, worker: WorkerState) -> None:
     state.reserved[worker] = task
     state.suspects[task] = worker
     worker.reserved_at = state.now
-    for pool in (state.running, state.idle, state.saturated, state.roomy):
+    for pool in (state.running, state.idle, state.saturated, state.has_capacity):
         pool.pop(worker, None)
 
 
@@ -57,8 +57,8 @@ def leave(state: ClusterState, task: TaskState) -> bool:
 def forget_all(state: ClusterState) -> None:
     """All tasks are about to be forgotten."""
     state.avoided.clear()
-    state.copying.clear()
-    state.scarce.clear()
+    state.replicating.clear()
+    state.under_replicated.clear()
     state.suspects.clear()
     state.aside.clear()
     state.deaths.clear()

@@ -16,10 +16,10 @@ from dask.tokenize import tokenize
 from treadle import config
 from treadle.client import current
 from treadle.client.base import ClientBase, optional_seconds
-from treadle.client.fetch import Collected, collect, collect_small, unpack
+from treadle.client.data.fetch import Collected, collect, collect_small, unpack
 from treadle.client.futures import Future, error_of
-from treadle.client.ledger import PENDING, KeyState, Waiter
 from treadle.client.options import worker_names
+from treadle.client.session.ledger import PENDING, KeyState, Waiter
 from treadle.context import current_task
 from treadle.exceptions import TimeoutError
 from treadle.messages.client_scheduler import KeysScattered, Query, ReleaseKeys

@@ -6,8 +6,8 @@ from typing import Any
 
 from treadle.client.base import ClientBase, optional_seconds
 from treadle.client.futures import error_of
-from treadle.client.ledger import FINISHED
 from treadle.client.options import worker_names
+from treadle.client.session.ledger import FINISHED
 from treadle.client.waiting import futures_of
 from treadle.messages.client_scheduler import Order
 from treadle.utils.keys import Key

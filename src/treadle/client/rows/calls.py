@@ -9,7 +9,7 @@ from dask._task_spec import DataNode, TaskRef, parse_input
 from dask.tokenize import tokenize
 
 from treadle.client.futures import Future
-from treadle.client.keys import LARGE_BYTES, is_plain
+from treadle.client.rows.keys import LARGE_BYTES, is_plain
 from treadle.serialize.nodes import part_of, parts_of
 from treadle.serialize.sizes import sizeof
 from treadle.serialize.spec import dumps_call, dumps_node, dumps_parts

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from dask._task_spec import Alias, DataNode, Task
 
-from treadle.client.functions import Functions, KnownFunction, is_importable
+from treadle.client.rows.functions import Functions, KnownFunction, is_importable
 from treadle.serialize import nodes
 from treadle.serialize.nodes import Subgraph, Unusual, is_fused, part_of, parts_of
 from treadle.serialize.spec import dumps_call, dumps_node, dumps_parts

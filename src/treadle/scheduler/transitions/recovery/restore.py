@@ -6,28 +6,27 @@ from typing import Any
 
 from treadle.messages.journal import (
     ClientGone,
-    CopiesFact,
-    ErredFact,
-    FailedFact,
-    ForgottenFact,
-    FunctionsFact,
-    HeldFact,
+    ErredRecord,
+    FailedRecord,
+    ForgottenRecord,
+    FunctionsRecord,
+    HeldRecord,
     KnownClient,
-    LostFact,
-    MemoryFact,
-    NamesFact,
-    PublishedFact,
-    RetriedFact,
-    StartFact,
-    StateFact,
-    TasksFact,
-    UnwantedFact,
-    WantsFact,
-    WorkerFact,
+    LostRecord,
+    MemoryRecord,
+    NamesRecord,
+    PublishedRecord,
+    ReplicasRecord,
+    RetriedRecord,
+    StartRecord,
+    StateRecord,
+    TasksRecord,
+    UnwantedRecord,
+    WantsRecord,
     WorkerGone,
+    WorkerRecord,
 )
 from treadle.scheduler.transitions import membership
-from treadle.scheduler.transitions.desires import alias, unwant, want_quietly
 from treadle.scheduler.transitions.graph import add_task, get_group, link
 from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.records import (
@@ -44,71 +43,72 @@ from treadle.scheduler.transitions.records import (
     WorkerState,
     is_needed,
 )
-from treadle.scheduler.transitions.rules.common import add_copy, move, remove_copy
+from treadle.scheduler.transitions.rules.common import add_replica, move, remove_replica
 from treadle.scheduler.transitions.rules.memory import to_memory
 from treadle.scheduler.transitions.rules.orphans import await_value
 from treadle.scheduler.transitions.state import ClusterState
+from treadle.scheduler.transitions.wants import alias, unwant, want_quietly
 from treadle.utils.keys import key_from_wire
 
 
-def restore(state: ClusterState, fact: Any, frames: list[Any], out: Outbox) -> bool:
-    """Take in one fact; ``frames`` are the buffers beside it. False: it is none, but an event, as frames of clients have them."""
-    kind = type(fact)
-    if kind is MemoryFact:
-        _memory(state, fact, out)
-    elif kind is ErredFact:
-        _erred(state, fact)
-    elif kind is RetriedFact:
-        _retried(state, fact)
-    elif kind is WorkerFact:
-        _worker(state, fact)
+def restore(state: ClusterState, record: Any, frames: list[Any], out: Outbox) -> bool:
+    """Take in one record; ``frames`` are the buffers beside it. False: it is none, but an event, as frames of clients have them."""
+    kind = type(record)
+    if kind is MemoryRecord:
+        _memory(state, record, out)
+    elif kind is ErredRecord:
+        _erred(state, record)
+    elif kind is RetriedRecord:
+        _retried(state, record)
+    elif kind is WorkerRecord:
+        _worker(state, record)
     elif kind is WorkerGone:
-        worker = state.by_number.get(fact.number)
+        worker = state.by_number.get(record.number)
         if worker is not None:
             membership.remove_worker(state, worker, False, out)
     elif kind is ClientGone:
-        client = state.clients_by_number.get(fact.number)
+        client = state.clients_by_number.get(record.number)
         if client is not None:
             membership.remove_client(state, client, out)
-    elif kind is LostFact:
-        _lost(state, fact)
-    elif kind is CopiesFact:
-        _copies(state, fact)
-    elif kind is UnwantedFact:
-        _unwanted(state, fact)
-    elif kind is ForgottenFact:
-        membership.clear(state, fact.reason, out)
-    elif kind is TasksFact:
-        _tasks(state, fact, frames)
-    elif kind is WantsFact:
-        _wants(state, fact, out)
-    elif kind is HeldFact:
-        _held(state, fact, out)
-    elif kind is FailedFact:
-        _failed(state, fact, out)
-    elif kind is StartFact:
-        _start(state, fact.idle, out)
-    elif kind is FunctionsFact:
-        _functions(state, fact)
+    elif kind is LostRecord:
+        _lost(state, record)
+    elif kind is ReplicasRecord:
+        _replicas(state, record)
+    elif kind is UnwantedRecord:
+        _unwanted(state, record)
+    elif kind is ForgottenRecord:
+        membership.clear(state, record.reason, out)
+    elif kind is TasksRecord:
+        _tasks(state, record, frames)
+    elif kind is WantsRecord:
+        _wants(state, record, out)
+    elif kind is HeldRecord:
+        _held(state, record, out)
+    elif kind is FailedRecord:
+        _failed(state, record, out)
+    elif kind is StartRecord:
+        _start(state, record.idle, out)
+    elif kind is FunctionsRecord:
+        _functions(state, record)
     elif kind is KnownClient:
-        _client(state, fact)
-    elif kind is NamesFact:
-        for id, present in fact.former:
+        _client(state, record)
+    elif kind is NamesRecord:
+        for id, present in record.former:
             state.renamed[id] = state.by_id[present]
-    elif kind is PublishedFact:
-        dataset = Published(key_from_wire(fact.name), fact.body)
-        for id in fact.ids:
+    elif kind is PublishedRecord:
+        dataset = Published(key_from_wire(record.name), record.body)
+        for id in record.ids:
             want_quietly(dataset.wants, state.by_id[id])
         state.published[dataset.name] = dataset
-    elif kind is StateFact:
-        state.generation = fact.generation
+    elif kind is StateRecord:
+        state.generation = record.generation
     else:
         return False
     return True
 
 
 def end_of_restoring(state: ClusterState, first_attempt: int) -> None:
-    """All facts are told. Everybody is away from now on, and nothing is assigned until the workers are back, or their time is over."""
+    """All records are told. Everybody is away from now on, and nothing is assigned until the workers are back, or their time is over."""
     now = state.now
     grace = state.limits.recovery_grace_s
     state.restoring = False
@@ -121,7 +121,7 @@ def end_of_restoring(state: ClusterState, first_attempt: int) -> None:
         task.attempt = first_attempt
         if task.state == MEMORY and not task.has_recipe:
             # Whether it has copies enough is looked at when workers are back.
-            state.scarce[task] = None
+            state.under_replicated[task] = None
     for task in state.unrunnable:
         state.unrunnable[task] = now
     for task in state.awaited:
@@ -154,98 +154,98 @@ def end_hold(state: ClusterState) -> None:
         state.touch(worker)
 
 
-def _worker(state: ClusterState, fact: Any) -> None:
+def _worker(state: ClusterState, record: Any) -> None:
     """It joined the scheduler that is gone: known, and away."""
     worker = WorkerState(
-        fact.number,
-        fact.id,
-        fact.address,
-        fact.name,
-        fact.host,
-        fact.nthreads,
-        fact.memory_limit,
-        fact.resources,
-        fact.pid,
-        fact.nanny,
-        fact.local_directory,
-        fact.versions,
-        fact.former,
+        record.number,
+        record.id,
+        record.address,
+        record.name,
+        record.host,
+        record.nthreads,
+        record.memory_limit,
+        record.resources,
+        record.pid,
+        record.nanny,
+        record.local_directory,
+        record.versions,
+        record.former,
     )
     worker.connected = False
     membership.index_worker(state, worker)
     state.absent_workers[worker] = None
 
 
-def _memory(state: ClusterState, fact: Any, out: Outbox) -> None:
-    worker = state.by_number.get(fact.worker)
+def _memory(state: ClusterState, record: Any, out: Outbox) -> None:
+    worker = state.by_number.get(record.worker)
     if worker is None:
         return
-    ids: list[int] = fact.ids
+    ids: list[int] = record.ids
     for row in range(len(ids)):
         task = state.known(ids[row])
         if task is None or task.state in (FORGOTTEN, ERRED):
             continue
         if task.state == MEMORY:
             # Scattered: the frame that said so has been told.
-            add_copy(state, task, worker)
+            add_replica(state, task, worker)
             continue
         state.total_finished += 1
-        to_memory(state, task, worker, fact.nbytes[row], fact.types[row], out)
+        to_memory(state, task, worker, record.nbytes[row], record.types[row], out)
 
 
-def _copies(state: ClusterState, fact: Any) -> None:
-    worker = state.by_number.get(fact.worker)
-    for id in fact.ids:
+def _replicas(state: ClusterState, record: Any) -> None:
+    worker = state.by_number.get(record.worker)
+    for id in record.ids:
         task = state.known(id)
         if worker is not None and task is not None and task.state == MEMORY:
-            add_copy(state, task, worker)
+            add_replica(state, task, worker)
 
 
-def _lost(state: ClusterState, fact: Any) -> None:
-    task = state.known(fact.id)
+def _lost(state: ClusterState, record: Any) -> None:
+    task = state.known(record.id)
     if task is not None and task.state == MEMORY:
         for worker in list(task.who_has):
-            remove_copy(state, task, worker)
+            remove_replica(state, task, worker)
         state.recommend(task, RELEASED)
 
 
-def _unwanted(state: ClusterState, fact: Any) -> None:
-    client = state.clients_by_number.get(fact.number) if fact.number else state.fire_and_forget
-    for id in fact.ids:
+def _unwanted(state: ClusterState, record: Any) -> None:
+    client = state.clients_by_number.get(record.number) if record.number else state.fire_and_forget
+    for id in record.ids:
         task = state.known(id)
         if client is not None and task is not None:
             unwant(state, client, task)
 
 
-def _erred(state: ClusterState, fact: Any) -> None:
-    task = state.known(fact.id)
+def _erred(state: ClusterState, record: Any) -> None:
+    task = state.known(record.id)
     if task is not None and task.state not in (ERRED, FORGOTTEN):
-        task.error = fact.error
+        task.error = record.error
         task.blame = task
         state.recommend(task, ERRED)
 
 
-def _retried(state: ClusterState, fact: Any) -> None:
-    task = state.known(fact.id)
+def _retried(state: ClusterState, record: Any) -> None:
+    task = state.known(record.id)
     if task is not None:
-        task.retries = fact.left
+        task.retries = record.left
 
 
-def _client(state: ClusterState, fact: Any) -> None:
-    client = ClientState(fact.number, fact.id, fact.versions)
-    client.submission = fact.submission
-    client.generation = fact.generation
-    client.submitted_at = fact.submitted_at
-    client.received = fact.received
-    client.durable = fact.received
-    client.stranger = fact.stranger
+def _client(state: ClusterState, record: Any) -> None:
+    client = ClientState(record.number, record.id, record.versions)
+    client.submission = record.submission
+    client.generation = record.generation
+    client.submitted_at = record.submitted_at
+    client.received = record.received
+    client.durable = record.received
+    client.stranger = record.stranger
     client.last_seen = state.now
     state.clients[client.id] = client
     state.clients_by_number[client.number] = client
 
 
-def _functions(state: ClusterState, fact: Any) -> None:
-    for id, name, body, number in zip(fact.ids, fact.names, fact.bodies, fact.clients, strict=True):
+def _functions(state: ClusterState, record: Any) -> None:
+    for id, name, body, number in zip(record.ids, record.names, record.bodies, record.clients, strict=True):
         function = FunctionState(id, name, body)
         client = state.clients_by_number.get(number)
         function.held = client is not None
@@ -254,63 +254,63 @@ def _functions(state: ClusterState, fact: Any) -> None:
         state.functions[id] = function
 
 
-def _tasks(state: ClusterState, fact: Any, frames: list[Any]) -> None:
+def _tasks(state: ClusterState, record: Any, frames: list[Any]) -> None:
     fresh: list[TaskState] = []
-    for row, id in enumerate(fact.ids):
-        key = key_from_wire(fact.keys[row])
-        group = get_group(state, fact.group_names[fact.groups[row]], key)
-        task = TaskState(id, key, group, fact.priorities[row])
+    for row, id in enumerate(record.ids):
+        key = key_from_wire(record.keys[row])
+        group = get_group(state, record.group_names[record.groups[row]], key)
+        task = TaskState(id, key, group, record.priorities[row])
         add_task(state, task)
-        function = state.functions[fact.functions[row]] if fact.functions[row] else None
+        function = state.functions[record.functions[row]] if record.functions[row] else None
         if function is not None:
             task.function = function
             function.ntasks += 1
-        task.payload = fact.payloads[row]
-        task.retries = fact.retries[row]
-        needs = [state.by_id[need] for need in fact.dependencies[row]]
+        task.payload = record.payloads[row]
+        task.retries = record.retries[row]
+        needs = [state.by_id[need] for need in record.dependencies[row]]
         if needs:
             link(task, needs)
         fresh.append(task)
-    for row, options in fact.row_options:
+    for row, options in record.row_options:
         fresh[row].options = options
     at = 0
-    for row, count in fact.buffers:
+    for row, count in record.buffers:
         fresh[row].buffers = frames[at : at + count]
         at += count
 
 
-def _wants(state: ClusterState, fact: Any, out: Outbox) -> None:
-    client = state.clients_by_number[fact.number] if fact.number else state.fire_and_forget
-    for id in fact.ids:
+def _wants(state: ClusterState, record: Any, out: Outbox) -> None:
+    client = state.clients_by_number[record.number] if record.number else state.fire_and_forget
+    for id in record.ids:
         want_quietly(client, state.by_id[id])
-    for id, canonical in fact.aliases:
+    for id, canonical in record.aliases:
         alias(client, id, state.by_id[canonical], out)
-    for id, canonical, submission, count in fact.expecting:
+    for id, canonical, submission, count in record.expecting:
         task = state.by_id[canonical]
         task.later_dependents += count
         client.expecting[id] = Expected(task, submission, count)
 
 
-def _held(state: ClusterState, fact: Any, out: Outbox) -> None:
-    worker = state.by_number[fact.worker]
-    for row, id in enumerate(fact.ids):
+def _held(state: ClusterState, record: Any, out: Outbox) -> None:
+    worker = state.by_number[record.worker]
+    for row, id in enumerate(record.ids):
         task = state.by_id[id]
         if task.state == RELEASED:
             move(state, task, MEMORY, out)
-            task.nbytes = fact.nbytes[row]
-            task.type_name = fact.types[row]
+            task.nbytes = record.nbytes[row]
+            task.type_name = record.types[row]
             state.total_finished += 1
-        add_copy(state, task, worker)
+        add_replica(state, task, worker)
         if task.actor:
             worker.actors[task] = None
 
 
-def _failed(state: ClusterState, fact: Any, out: Outbox) -> None:
-    for id in fact.ids:
+def _failed(state: ClusterState, record: Any, out: Outbox) -> None:
+    for id in record.ids:
         task = state.by_id[id]
         move(state, task, ERRED, out)
-        task.error = fact.error
-        task.blame = state.by_id.get(fact.blame, task)
+        task.error = record.error
+        task.blame = state.by_id.get(record.blame, task)
         state.total_erred += 1
 
 

@@ -11,8 +11,8 @@ from typing import Final
 from treadle.scheduler.transitions.durations import settle
 from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.placement import assign, is_restricted, valid_workers
+from treadle.scheduler.transitions.quarantine import release, reserve
 from treadle.scheduler.transitions.records import QUEUED, WAITING, TaskState, WorkerState
-from treadle.scheduler.transitions.reservations import release, reserve
 from treadle.scheduler.transitions.rules.common import move
 from treadle.scheduler.transitions.state import ClusterState
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from treadle.client.ledger import ID_BITS
+from treadle.client.session.ledger import ID_BITS
 from treadle.messages.base import Message
 from treadle.messages.client_scheduler import DefineFunctions, ReleaseKeys, SubmitTasks
 

@@ -15,8 +15,8 @@ from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from dask.typing import no_default
 
 from treadle.client.futures import Future
-from treadle.client.keys import check_key
-from treadle.client.order import order
+from treadle.client.rows.keys import check_key
+from treadle.client.rows.order import order
 from treadle.utils.keys import Key
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from treadle.client.requests import refusal
+from treadle.client.session.requests import refusal
 from treadle.comm.interface import Buffer, Comm, Introduction, Role
 from treadle.comm.registry import connect
 from treadle.exceptions import CommClosedError

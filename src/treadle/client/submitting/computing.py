@@ -9,15 +9,15 @@ import dask
 from dask.base import is_dask_collection
 
 from treadle import config
-from treadle.client.columns import Columns
-from treadle.client.data import DataMethods
-from treadle.client.encoding import Encoding, Row
+from treadle.client.data.transfers import DataMethods
 from treadle.client.futures import Future
-from treadle.client.graph import Table, build_table, dependents_later, flat_keys, replace_keys
-from treadle.client.ledger import CANCELLED, LOST, KeyState, dead_state
 from treadle.client.options import make_options, number, row_options
-from treadle.client.session import LOST_IN_RESTART
-from treadle.client.submit import CHUNK_ROWS, SubmitMethods, Terms, warn_if_large
+from treadle.client.rows.columns import Columns
+from treadle.client.rows.encoding import Encoding, Row
+from treadle.client.rows.graph import Table, build_table, dependents_later, flat_keys, replace_keys
+from treadle.client.session.ledger import CANCELLED, LOST, KeyState, dead_state
+from treadle.client.session.stream import LOST_IN_RESTART
+from treadle.client.submitting.submit import CHUNK_ROWS, SubmitMethods, Terms, warn_if_large
 from treadle.messages.client_scheduler import ForgetFunctions
 from treadle.utils import garbage
 from treadle.utils.keys import Key

@@ -14,7 +14,6 @@ from treadle.exceptions import PeerProtocolError
 from treadle.messages.client_scheduler import KeysPending
 from treadle.messages.worker_scheduler import DropKeys, UnlearnFunctions, WorkerPeersGone
 from treadle.scheduler.transitions import reports
-from treadle.scheduler.transitions.desires import RECENTLY_S, alias, check_keys, is_of_before, want, want_quietly
 from treadle.scheduler.transitions.graph import add_task, get_group
 from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.records import (
@@ -30,7 +29,7 @@ from treadle.scheduler.transitions.records import (
     TaskState,
     WorkerState,
 )
-from treadle.scheduler.transitions.rules.common import make_sure, remove_copy
+from treadle.scheduler.transitions.rules.common import confirm_replica, remove_replica
 from treadle.scheduler.transitions.rules.orphans import (
     NOBODYS,
     accept_value,
@@ -44,6 +43,7 @@ from treadle.scheduler.transitions.rules.orphans import (
     note_stage,
 )
 from treadle.scheduler.transitions.state import ClusterState
+from treadle.scheduler.transitions.wants import RECENTLY_S, alias, check_keys, is_of_before, want, want_quietly
 from treadle.utils.keys import group_of, is_key, key_from_wire
 
 
@@ -105,7 +105,7 @@ class Reconciliation:
         self._take_acquaintances()
         if moved:
             out.holders_changed(worker, moved)
-        make_sure(self.state, worker, self.unsure, out)
+        confirm_replica(self.state, worker, self.unsure, out)
         if self.known:
             self._send_again()
         for task, stage, attempt in self.adoptable:
@@ -178,7 +178,7 @@ class Reconciliation:
                 continue
             # What a client has announced meanwhile may have come behind the inventory, unless that says that it came and went.
             if task.id in fresh or state.now - worker.announced.get(task, -1e300) > RECENTLY_S:
-                remove_copy(state, task, worker)
+                remove_replica(state, task, worker)
                 worker.actors.pop(task, None)
                 if not task.who_has:
                     state.recommend(task, RELEASED)

@@ -8,13 +8,13 @@ from treadle.exceptions import PeerProtocolError
 from treadle.messages.client_scheduler import ClientWelcome, KeysAliased, KeysPending
 from treadle.messages.worker_scheduler import WorkerWelcome
 from treadle.scheduler.transitions import membership
-from treadle.scheduler.transitions.copies import forget_recipient
-from treadle.scheduler.transitions.desires import find_task, unwant
-from treadle.scheduler.transitions.inventory import Reconciliation, check_inventory
 from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.records import ERRED, MEMORY, PAUSED, RUNNING, ClientState, TaskState, WorkerState
+from treadle.scheduler.transitions.recovery.reconcile import Reconciliation, check_inventory
+from treadle.scheduler.transitions.replicas import forget_recipient
 from treadle.scheduler.transitions.rules.orphans import expire_orphans, give_up_awaited
 from treadle.scheduler.transitions.state import ClusterState
+from treadle.scheduler.transitions.wants import find_task, unwant
 
 #: Frames of a client that are acknowledged at the latest together.
 MOST_UNACKNOWLEDGED: Final = 16
@@ -47,7 +47,7 @@ def _grace_s(state: ClusterState, worker: WorkerState) -> float:
 def lose_client(state: ClusterState, client: ClientState, blame: bool, out: Outbox) -> None:
     """Its stream ended without goodbye. ``blame`` False: that was on purpose."""
     if not blame or (state.limits.client_grace_s <= 0 and not state.restoring):
-        # Of a client that was given up before there is a fact of its own.
+        # Of a client that was given up before there is a record of its own.
         membership.remove_client(state, client, out)
         return
     client.returning = None
@@ -70,7 +70,7 @@ def come_back(state: ClusterState, worker: WorkerState, message: Any, scheduler_
     out.forget_session(worker.number)
     worker.connected = True
     state.absent_workers.pop(worker, None)
-    if state.copying:
+    if state.replicating:
         # It may not have heard that it was to have them.
         forget_recipient(state, worker, out)
     out.say(worker, WorkerWelcome(worker.number, scheduler_id, True))
@@ -144,8 +144,8 @@ def confirm_keys(state: ClusterState, client: ClientState, ids: list[int], erred
     for task in list(client.wants_what):
         if task not in meant:
             # It was told that this is cancelled, by a scheduler that has not lived to write that down.
-            if state.facts is not None:
-                state.facts.unwanted(client, task.id)
+            if state.recorder is not None:
+                state.recorder.unwanted(client, task.id)
             unwant(state, client, task)
     queue = out.to_client(client)
     pending: list[int] = []

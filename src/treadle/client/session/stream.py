@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
-from treadle.client.frames import FunctionCache, SentFrames, confirmation, recollections
-from treadle.client.ledger import FINISHED, ID_BITS, PENDING, KeyState, Ledger, Waiter
-from treadle.client.outgoing import Outgoing, raise_ids
-from treadle.client.requests import Requests, refusal
+from treadle.client.session.frames import FunctionCache, SentFrames, confirmation, recollections
+from treadle.client.session.ledger import FINISHED, ID_BITS, PENDING, KeyState, Ledger, Waiter
+from treadle.client.session.outgoing import Outgoing, raise_ids
+from treadle.client.session.requests import Requests, refusal
 from treadle.comm.interface import Buffer, Comm, Introduction, Role
 from treadle.comm.registry import connect
 from treadle.exceptions import AuthenticationError, ClosedClientError, CommClosedError, PeerProtocolError, VersionError

@@ -17,14 +17,14 @@ from dask.utils import format_bytes, parse_bytes
 
 from treadle import config
 from treadle.client.base import ClientBase
-from treadle.client.calls import Call, Constants, check_callable, prepare
-from treadle.client.columns import Columns
-from treadle.client.functions import KnownFunction, is_importable
 from treadle.client.futures import Future
-from treadle.client.keys import bound_token, call_key, check_key, is_plain, unique_key
-from treadle.client.ledger import KeyState, dead_state
 from treadle.client.options import make_options, number
-from treadle.client.session import UNSENT_LIMIT_BYTES, Session
+from treadle.client.rows.calls import Call, Constants, check_callable, prepare
+from treadle.client.rows.columns import Columns
+from treadle.client.rows.functions import KnownFunction, is_importable
+from treadle.client.rows.keys import bound_token, call_key, check_key, is_plain, unique_key
+from treadle.client.session.ledger import KeyState, dead_state
+from treadle.client.session.stream import UNSENT_LIMIT_BYTES, Session
 from treadle.context import current_task
 from treadle.messages.base import TaskOptions
 from treadle.messages.client_scheduler import DefineFunctions, ForgetFunctions, SubmitTasks

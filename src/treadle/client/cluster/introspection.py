@@ -7,8 +7,8 @@ from html import escape
 from typing import Any
 
 from treadle.client.base import ClientBase
+from treadle.client.cluster.proxy import SchedulerProxy
 from treadle.client.options import worker_names
-from treadle.client.proxy import SchedulerProxy
 from treadle.client.waiting import futures_of
 from treadle.messages.client_scheduler import Query
 from treadle.utils.keys import Key, key_from_wire

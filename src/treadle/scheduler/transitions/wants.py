@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, Final
 
 from treadle.exceptions import PeerProtocolError
-from treadle.scheduler.transitions.copies import order_copies
 from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.records import (
     ERRED,
@@ -19,7 +18,8 @@ from treadle.scheduler.transitions.records import (
     TaskState,
     WorkerState,
 )
-from treadle.scheduler.transitions.rules.common import add_copy, drop_when_written, make_sure, move
+from treadle.scheduler.transitions.replicas import order_replicas
+from treadle.scheduler.transitions.rules.common import add_replica, confirm_replica, drop_when_written, move
 from treadle.scheduler.transitions.rules.memory import to_memory
 from treadle.scheduler.transitions.rules.orphans import await_value, claim, is_recovering
 from treadle.scheduler.transitions.state import ClusterState
@@ -215,15 +215,15 @@ def scatter_keys(state: ClusterState, client: ClientState, message: Any, tasks: 
                 drop_when_written(state, id, worker, out)
                 if len(holders) > 1:
                     # Copies there are what the client wants: of the value that the key has already, be it equal or not.
-                    order_copies(state, worker, [task], out)
+                    order_replicas(state, worker, [task], out)
             alias(client, id, task, out)
             want_quietly(client, task)
             out.to_client(client).in_memory(task, task.who_has[0])
         elif task.state == MEMORY:
             # Of a client that was given up: heard before, and kept for others.
             for worker in holders:
-                add_copy(state, task, worker)
-                make_sure(state, worker, [task], out)
+                add_replica(state, task, worker)
+                confirm_replica(state, worker, [task], out)
             want_quietly(client, task)
             out.to_client(client).in_memory(task, task.who_has[0])
         elif not holders:
@@ -257,12 +257,12 @@ def scatter_keys(state: ClusterState, client: ClientState, message: Any, tasks: 
                 take_id(state, task, id, out)
             to_memory(state, task, holders[0], message.nbytes[row], message.types[row], out)
             for worker in holders[1:]:
-                add_copy(state, task, worker)
+                add_replica(state, task, worker)
             for worker in holders:
                 _note_announced(state, task, worker)
                 if client.came_back:
                     # It may have put it there long ago, and said so to a scheduler that had it dropped again.
-                    make_sure(state, worker, [task], out)
+                    confirm_replica(state, worker, [task], out)
 
 
 def _note_announced(state: ClusterState, task: TaskState, worker: WorkerState) -> None:

@@ -7,7 +7,7 @@ import pytest
 from treadle.exceptions import KilledWorker
 from treadle.messages.base import TaskOptions
 from treadle.messages.client_scheduler import KeysErred
-from treadle.scheduler.transitions.rules.suspects import PATIENCE_S
+from treadle.scheduler.transitions.rules.quarantine import PATIENCE_S
 from treadle.testing.scheduler_scene import SchedulerScene
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 from treadle.client.futures import Future, error_of
-from treadle.client.ledger import CANCELLED, FINISHED
+from treadle.client.session.ledger import CANCELLED, FINISHED
 
 _OPTIONS: Final = frozenset(["pure", "workers", "resources", "allow_other_workers", "retries"])
 

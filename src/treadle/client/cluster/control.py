@@ -10,9 +10,9 @@ from typing import Any
 import cloudpickle
 
 from treadle.client.base import ClientBase, optional_seconds
-from treadle.client.explaining import ExplainingMethods
-from treadle.client.introspection import IntrospectionMethods
-from treadle.client.moving import MovingMethods
+from treadle.client.cluster.explaining import ExplainingMethods
+from treadle.client.cluster.introspection import IntrospectionMethods
+from treadle.client.data.moving import MovingMethods
 from treadle.client.options import worker_names
 from treadle.exceptions import CommClosedError, WorkerStartTimeoutError
 from treadle.messages.base import FunctionRan

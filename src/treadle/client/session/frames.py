@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, Protocol
 
-from treadle.client.ledger import ERROR, FINISHED, ID_BITS, LOST, PENDING, Ledger
+from treadle.client.session.ledger import ERROR, FINISHED, ID_BITS, LOST, PENDING, Ledger
 from treadle.messages.base import Message
 from treadle.messages.client_scheduler import AttachKeys, ConfirmKeys, DefineFunctions, KeysScattered, ReattachKeys, SubmitTasks
 from treadle.messages.codec import decode_client_to_scheduler

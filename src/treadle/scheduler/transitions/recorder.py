@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from treadle.messages.journal import CopiesFact, ErredFact, LostFact, MemoryFact, RetriedFact, UnwantedFact, WorkerFact
+from treadle.messages.journal import ErredRecord, LostRecord, MemoryRecord, ReplicasRecord, RetriedRecord, UnwantedRecord, WorkerRecord
 from treadle.scheduler.transitions.records import ClientState, TaskState, WorkerState
 
 
-def worker_fact(worker: WorkerState) -> WorkerFact:
+def worker_record(worker: WorkerState) -> WorkerRecord:
     """All that another scheduler is to know of it before it comes back."""
-    return WorkerFact(
+    return WorkerRecord(
         worker.number,
         worker.id,
         worker.address,
@@ -27,21 +27,21 @@ def worker_fact(worker: WorkerState) -> WorkerFact:
     )
 
 
-class Facts:
-    """The durable facts since they were last taken: messages of ``messages.journal``, and the records of frames as the shell gave them."""
+class Recorder:
+    """The durable records since they were last taken: ``messages.journal``, and frames of clients as the shell gave them."""
 
     def __init__(self) -> None:
         self.items: list[Any] = []
-        #: (number of a worker, id): values that it is to drop when all facts so far are on disk.
+        #: (number of a worker, id): values that it is to drop when all records so far are on disk.
         self.late_drops: list[tuple[int, int]] = []
-        #: The last item, as long as it is a MemoryFact of that worker.
+        #: The last item, as long as it is a MemoryRecord of that worker.
         self._worker: int = 0
         self._ids: list[int] = []
         self._nbytes: list[int] = []
         self._types: list[str] = []
 
-    def add(self, fact: Any) -> None:
-        self.items.append(fact)
+    def add(self, record: Any) -> None:
+        self.items.append(record)
         self._worker = 0
 
     def in_memory(self, task: TaskState, worker: WorkerState) -> None:
@@ -49,31 +49,31 @@ class Facts:
             self._ids = []
             self._nbytes = []
             self._types = []
-            self.items.append(MemoryFact(worker.number, self._ids, self._nbytes, self._types))
+            self.items.append(MemoryRecord(worker.number, self._ids, self._nbytes, self._types))
             self._worker = worker.number
         self._ids.append(task.id)
         self._nbytes.append(task.nbytes)
         self._types.append(task.type_name)
 
     def worker_joined(self, worker: WorkerState) -> None:
-        self.add(worker_fact(worker))
+        self.add(worker_record(worker))
 
     def copied(self, task: TaskState, worker: WorkerState) -> None:
-        self.add(CopiesFact(worker.number, [task.id]))
+        self.add(ReplicasRecord(worker.number, [task.id]))
 
     def lost(self, task: TaskState) -> None:
-        self.add(LostFact(task.id))
+        self.add(LostRecord(task.id))
 
     def unwanted(self, client: ClientState, id: int) -> None:
-        self.add(UnwantedFact(client.number, [id]))
+        self.add(UnwantedRecord(client.number, [id]))
 
     def retried(self, task: TaskState) -> None:
-        self.add(RetriedFact(task.id, task.retries))
+        self.add(RetriedRecord(task.id, task.retries))
 
     def erred(self, task: TaskState) -> None:
         error = task.error
         assert error is not None
-        self.add(ErredFact(task.id, error))
+        self.add(ErredRecord(task.id, error))
 
     def drop_later(self, id: int, worker: WorkerState) -> None:
         self.late_drops.append((worker.number, id))

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from treadle.client.ledger import FINISHED, PENDING, KeyState
-from treadle.client.peers import Fetched, PeerPool
-from treadle.client.session import Session
+from treadle.client.session.ledger import FINISHED, PENDING, KeyState
+from treadle.client.session.peers import Fetched, PeerPool
+from treadle.client.session.stream import Session
 from treadle.comm.interface import Buffer
 from treadle.exceptions import CommClosedError
 from treadle.messages.base import Block, TaskError
@@ -95,8 +95,8 @@ async def _fetch(
     if there:
         collected.small.update(there)
         states = [state for state in states if state not in there]
-    doubtful = [state for state in states if state in tries]
-    elsewhere = await _holders(session, doubtful) if doubtful else {}
+    unconfirmed = [state for state in states if state in tries]
+    elsewhere = await _holders(session, unconfirmed) if unconfirmed else {}
     by_address: dict[str, list[KeyState]] = {}
     problems: dict[KeyState, str] = {}
     for state in states:

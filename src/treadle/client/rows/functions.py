@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from dask.tokenize import tokenize
 
-from treadle.client.keys import function_name
+from treadle.client.rows.keys import function_name
 from treadle.serialize.spec import dumps_function
 
 #: Functions known at a time; the one used longest ago is forgotten.

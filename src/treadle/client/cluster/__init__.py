@@ -1,0 +1,1 @@
+"""The cluster as a whole: questions about it, and orders to its servers."""

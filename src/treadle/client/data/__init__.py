@@ -1,0 +1,1 @@
+"""Values: fetched from workers, put on them, moved among them, published under names."""

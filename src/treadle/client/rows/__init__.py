@@ -1,0 +1,1 @@
+"""Calls and graphs as rows of messages: keys, functions, payloads, order."""

@@ -1,0 +1,1 @@
+"""``submit``, ``map``, ``get``, ``compute``, ``persist``."""

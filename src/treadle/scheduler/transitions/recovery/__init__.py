@@ -1,0 +1,1 @@
+"""Parties that come back, and what a scheduler of before has left."""

@@ -12,6 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from math import inf
 from typing import Any, Final
 
 from treadle.client.session.frames import FunctionCache, SentFrames, confirmation, recollections
@@ -109,8 +110,8 @@ class Session:
         self._frames: list[Buffer] = []
         #: A turn is on its way. Set before the wake-up, cleared at the start of the turn.
         self._turn_due = False
-        #: When the last turn for submissions alone began, and the next one if it has to wait; 0.0: there is no burst.
-        self._burst_at = 0.0
+        #: When the last turn for submissions alone began, and the next one if it has to wait; -inf: there is no burst.
+        self._burst_at = -inf
         self._paced: asyncio.TimerHandle | None = None
         #: Somebody waits: the next turn is not put off.
         self._hurried = False
@@ -450,7 +451,7 @@ class Session:
             self._turn_due = True
             self._stop_pace()
             self.loop.call_soon(self._turn)
-        self._burst_at = 0.0
+        self._burst_at = -inf
 
     def _stop_pace(self) -> None:
         if self._paced is not None:

@@ -54,6 +54,7 @@ from treadle.worker.transitions.rules.executing import (
     executions_started,
     take_back_done,
 )
+from treadle.worker.transitions.rules.fetch import forget_orders
 from treadle.worker.transitions.rules.inventory import end_puts, inventory, keys_renumbered, take_number
 from treadle.worker.transitions.rules.memory import data_lost, data_put, executions_done, store_failed
 from treadle.worker.transitions.rules.ready import release_constrained
@@ -170,6 +171,7 @@ class WorkerTransitions:
             peers_gone(state, event.numbers, out)
         elif isinstance(event, WorkerWelcome):
             take_number(state, event.number)
+            forget_orders(state)
         elif isinstance(event, KeysRenumbered):
             drop_keys(state, keys_renumbered(state, event.ids, event.canonical, out), None, out)
 

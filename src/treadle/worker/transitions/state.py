@@ -43,6 +43,7 @@ class LocalState:
         "stored_bytes",
         "story",
         "tasks",
+        "told_again",
         "validate",
     )
 
@@ -83,6 +84,8 @@ class LocalState:
         #: put here of late (id -> when), oldest first.
         self.recent_errors: list[tuple[float, TaskErred]] = []
         self.recent_puts: dict[int, float] = {}
+        #: Ids of values that the scheduler was told of more than once. It may hear the last of that when it has had them dropped.
+        self.told_again: set[int] = set()
         self.validate: bool = validate
         self.story: Story = Story()
 

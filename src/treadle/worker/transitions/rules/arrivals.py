@@ -27,6 +27,7 @@ from treadle.worker.transitions.rules.fetch import (
     to_fetch,
     to_missing,
 )
+from treadle.worker.transitions.rules.inventory import tell_again
 from treadle.worker.transitions.rules.memory import to_memory
 from treadle.worker.transitions.rules.released import fail_dependents
 from treadle.worker.transitions.state import LocalState, add_task
@@ -127,7 +128,7 @@ def fetch_replicas(state: LocalState, holders: list[Holders], out: WorkerOutbox)
         if task is None:
             task = add_task(state, named.id, key_from_wire(named.key))
         if task.state == MEMORY:
-            out.replica_added(task.id)
+            tell_again(state, task.id, out)
             continue
         remote_of(task).wanted = True
         need(state, task, named, LEAST_URGENT, out)

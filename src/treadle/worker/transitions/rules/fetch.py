@@ -150,6 +150,17 @@ def to_cancelled(state: LocalState, task: WorkerTask) -> None:
     move(state, task, FORGOTTEN)
 
 
+def forget_orders(state: LocalState) -> None:
+    """The scheduler welcomes this worker: copies that it wants kept here, it orders anew."""
+    for task in list(state.tasks.values()):
+        remote = task.remote
+        if remote is None or not remote.wanted:
+            continue
+        remote.wanted = False
+        if not task.dependents and (task.state == FETCH or task.state == FLIGHT or task.state == MISSING):
+            to_cancelled(state, task)
+
+
 def settle(state: LocalState, task: WorkerTask, out: WorkerOutbox) -> None:
     """Something that held a CANCELLED task let go of it."""
     if task.state == CANCELLED:

@@ -52,7 +52,13 @@ def end_puts(state: LocalState, out: WorkerOutbox) -> None:
         del puts[first]
         task = state.tasks.get(first)
         if task is not None and task.state == MEMORY:
-            out.replica_added(first)
+            tell_again(state, first, out)
+
+
+def tell_again(state: LocalState, id: int, out: WorkerOutbox) -> None:
+    """The value is here, as the scheduler may know, and may just have it dropped: then it is told that it went, behind this."""
+    out.replica_added(id)
+    state.told_again.add(id)
 
 
 def take_number(state: LocalState, number: int) -> None:
@@ -129,6 +135,7 @@ def _renumber(state: LocalState, task: WorkerTask, id: int, out: WorkerOutbox) -
     del state.tasks[old]
     task.id = id
     state.tasks[id] = task
+    state.told_again.discard(old)
     # What was requested under the old name is not waited for.
     task.remote = None
     if old in out.store:

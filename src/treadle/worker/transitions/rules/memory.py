@@ -84,6 +84,7 @@ def store_failed(state: LocalState, rows: list[TaskErred], out: WorkerOutbox) ->
 
 
 def _lose_value(state: LocalState, task: WorkerTask, out: WorkerOutbox) -> None:
+    state.told_again.discard(task.id)
     if task.dependents:
         remote = remote_of(task)
         remote.holders = []

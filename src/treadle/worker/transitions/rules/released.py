@@ -103,6 +103,11 @@ def drop_keys(state: LocalState, ids: list[int], unconfirmed: list[int] | None, 
             told = state.tasks.get(id)
             if told is not None and told.state == MEMORY:
                 out.replica_dropped(id)
+    if state.told_again:
+        for id in ids:
+            if id in state.told_again:
+                state.told_again.discard(id)
+                out.replica_dropped(id)
     needed: list[WorkerTask] = []
     for id in ids:
         task = state.tasks.get(id)

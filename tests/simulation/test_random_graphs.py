@@ -65,6 +65,13 @@ FAILED = {
     60251: "the failure of work that was to be forgotten, which runs again since others need it, failed these at the next scheduler",
     61954: "an execution that nobody had asked for yet, and that had failed, was waited for for ever",
     61787: "the same for one that a worker was told to give up when it came a second time",
+    7018454: "a value that a client had put was taken for a key's computed one, and dropped before the client said that it had put it",
+    8036933: "a client's late word of a value counted, though all had been forgotten since its worker had told of it",
+    8060065: "a worker's second word of the same copy came behind the order to drop it, and the copy was taken to be there",
+    7073239: "a worker that came back went on to want a copy that it was to keep, and nobody told it that the value was lost",
+    7074827: "a failed key that was made once more for a client that came back, and cancelled with its input, was finished for it for ever",
+    8017017: "a client's retry of a failed key that had just been cancelled with its input had it wanted for ever",
+    8004444: "the judge's own: who was away when it was told that its data was lost hears that it is forgotten",
     13398: "what a client said of a key that came back in the same turn meant something else to the reader of the journal",
 }
 #: Others that failed for the same reasons.

@@ -115,6 +115,8 @@ class ClientState:
         self.came_back: bool = False
         #: It says once more what this scheduler may not have heard, and will then ask where all its keys stand.
         self.recalling: bool = False
+        #: Its names of what was cancelled meanwhile, which it has not been told.
+        self.cancelled_quietly: set[int] = set()
 
     def shrink(self) -> None:
         """When something came from it."""
@@ -209,6 +211,8 @@ class WorkerState:
         #: False: its stream is broken, since then, and it may come back. It is not among the running ones and is sent nothing.
         self.connected: bool = True
         self.disconnected_at: float = 0.0
+        #: It has said what it has: it was perhaps told to drop what a client says later to have put here.
+        self.came_back: bool = False
         #: Values that clients said of late to have put here, oldest first, and when: its inventory may be older than that.
         self.announced: dict[TaskState, float] = {}
         self.metrics: dict[str, Any] = {}
@@ -232,6 +236,8 @@ class Orphan:
         #: Of a value.
         self.nbytes: int = 0
         self.type_name: str = ""
+        #: Of a value: a client put it there of late, and may still say so.
+        self.is_fresh: bool = False
         #: Of a task that is executed; NOT_RUNNING: it is a value.
         self.stage: int = NOT_RUNNING
         self.attempt: int = 0

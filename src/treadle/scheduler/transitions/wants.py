@@ -147,6 +147,9 @@ def cancel_keys(state: ClusterState, client: ClientState, message: Any, out: Out
         losers = list(task.who_wants) if message.force else [client]
         for loser in losers:
             if task in loser.wants_what:
+                if loser.recalling:
+                    loser.cancelled_quietly.add(task.id)
+                    loser.cancelled_quietly.update(loser.alias_ids.get(task, ()))
                 lost.setdefault(loser, []).append(task.id)
                 unwant(state, loser, task)
         if not task.who_wants:
@@ -168,12 +171,16 @@ def retry_keys(state: ClusterState, client: ClientState, ids: list[int], out: Ou
         if task is None:
             gone.append(id)
             continue
+        if task not in client.wants_what:
+            if not client.recalling:
+                # It was cancelled together with something that it needs; the news of that may be on its way.
+                gone.append(id)
+                continue
+            if task.state == ERRED:
+                want_quietly(client, task)
+            else:
+                want(state, client, task, out)
         stack.append(task)
-        # One that was given up, and is back, has not said that it wants what had failed.
-        if task.state == ERRED:
-            want_quietly(client, task)
-        else:
-            want(state, client, task, out)
     out.cancelled(client, gone, "already forgotten", None)
     roots: dict[TaskState, None] = {}
     while stack:
@@ -260,8 +267,9 @@ def scatter_keys(state: ClusterState, client: ClientState, message: Any, tasks: 
                 add_replica(state, task, worker)
             for worker in holders:
                 _note_announced(state, task, worker)
-                if client.came_back:
-                    # It may have put it there long ago, and said so to a scheduler that had it dropped again.
+                if client.came_back or worker.came_back:
+                    # It may have put it there long ago, and it was dropped again: by a scheduler that had heard of it, or by one
+                    # that heard of it from the worker alone.
                     confirm_replica(state, worker, [task], out)
 
 

@@ -69,8 +69,8 @@ class _Judge:
         if reason == "journal-failed":
             assert cluster.disk is not None and cluster.disk.refusals, f"the disk was never full: {about}"
             return
+        lost_meanwhile = bool(cluster.schedulers_killed and self.lost_data)
         if reason == "lost-in-scheduler-restart":
-            lost_meanwhile = cluster.schedulers_killed and self.lost_data
             # It was given up itself, or the one was whose key it has attached to, or who has scattered it, too.
             shared = ancestors & (client.attached | cluster.scattered)
             given_up = self.given_up and any([other.forgotten for other in cluster.everybody if other is client or shared])
@@ -83,7 +83,9 @@ class _Judge:
         refused = reason in ("lost dependencies", "already forgotten") and cluster.disk is not None and cluster.disk.refusals
         # It was away for too long, or what others had brought was.
         forgotten = client.forgotten or (self.given_up and bool(ancestors & client.attached))
-        assert asked_for or lost_name or refused or forgotten, f"for no reason ({reason}): {about}"
+        # Nobody brought the data in time; the client may have been away when it was told so.
+        not_brought = reason == "already forgotten" and lost_meanwhile
+        assert asked_for or lost_name or refused or forgotten or not_brought, f"for no reason ({reason}): {about}"
 
     def _error(self, blame: Any, text: str, about: str) -> None:
         cluster = self.cluster

@@ -158,6 +158,7 @@ class Reconciliation:
                 orphan = Orphan(worker, id)
                 orphan.nbytes = nbytes
                 orphan.type_name = type_name
+                orphan.is_fresh = id in fresh
                 # The news of a fresh one is on its way, or has come and gone while the worker was away: then nobody asks for it.
                 keep_orphan(state, NOBODYS if is_fresh and not is_unwritten else key_from_wire(inventory.keys[row]), orphan)
             elif task is None:

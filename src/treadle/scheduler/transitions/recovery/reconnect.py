@@ -9,12 +9,12 @@ from treadle.messages.client_scheduler import ClientWelcome, KeysAliased, KeysPe
 from treadle.messages.worker_scheduler import WorkerWelcome
 from treadle.scheduler.transitions import membership
 from treadle.scheduler.transitions.outbox import Outbox
-from treadle.scheduler.transitions.records import ERRED, MEMORY, PAUSED, RUNNING, ClientState, TaskState, WorkerState
+from treadle.scheduler.transitions.records import ERRED, MEMORY, PAUSED, RELEASED, RUNNING, ClientState, TaskState, WorkerState
 from treadle.scheduler.transitions.recovery.reconcile import Reconciliation, check_inventory
 from treadle.scheduler.transitions.replicas import forget_recipient
 from treadle.scheduler.transitions.rules.orphans import expire_orphans, give_up_awaited
 from treadle.scheduler.transitions.state import ClusterState
-from treadle.scheduler.transitions.wants import find_task, unwant
+from treadle.scheduler.transitions.wants import find_task, unwant, want_quietly
 
 #: Frames of a client that are acknowledged at the latest together.
 MOST_UNACKNOWLEDGED: Final = 16
@@ -94,6 +94,7 @@ def arrive(state: ClusterState, number: int, message: Any, scheduler_id: str, ou
 def _reconcile(state: ClusterState, worker: WorkerState, inventory: Any, known: bool, out: Outbox) -> None:
     if worker.status in (RUNNING, PAUSED):
         worker.status = inventory.status
+    worker.came_back = True
     Reconciliation(state, worker, inventory, known, out).run()
     # Only now: what it goes on with is not to be given to it, or to another one, anew.
     if worker.status == RUNNING:
@@ -137,9 +138,15 @@ def confirm_keys(state: ClusterState, client: ClientState, ids: list[int], erred
             meant.add(task)
     for id in erred:
         task = find_task(state, client, id)
-        if task is not None:
+        if task is not None and (task.state != RELEASED or task in client.wants_what):
             meant.add(task)
+            # One that was given up has not named it among what it wants.
+            want_quietly(client, task)
+        elif id in client.cancelled_quietly:
+            # It has failed there, was made once more here, and cancelled with something that it needs: the client may believe any of that.
+            gone.append(id)
     client.recalling = False
+    client.cancelled_quietly.clear()
     out.cancelled(client, gone, FORGOTTEN_MEANWHILE, None)
     for task in list(client.wants_what):
         if task not in meant:

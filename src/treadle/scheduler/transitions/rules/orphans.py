@@ -127,6 +127,10 @@ def claim(state: ClusterState, task: TaskState, last_chance: bool, out: Outbox) 
         worker = orphan.worker
         if orphan.stage != NOT_RUNNING or not is_here(state, orphan):
             continue
+        if orphan.is_fresh and orphan.id != task.id and task.has_recipe:
+            # The client that put it there has not said so yet. What is computed may be released before it does.
+            waiting.append(orphan)
+            continue
         if accept_value(state, task, worker, orphan.nbytes, orphan.type_name, out):
             found = True
             if orphan.id != task.id:

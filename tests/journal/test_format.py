@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -226,7 +227,7 @@ def test_two_cannot_have_one_directory(tmp_path: Path) -> None:
 
 def test_a_directory_that_cannot_be_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(JournalError, match="cannot be written"):
+    with pytest.raises(JournalError, match="cannot be used"):
         Directory(tmp_path / "file" / "journal")
 
 
@@ -266,3 +267,45 @@ def test_a_full_disk_is_told_and_nothing_is_lost(tmp_path: Path, monkeypatch: py
         directory.close()
 
     asyncio.run(scene())
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs owners of files")
+def test_a_journal_is_for_its_owner_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = os.umask(0)
+    path = tmp_path / "new" / "journal"
+
+    def modes() -> set[int]:
+        return {stat.S_IMODE(each.stat().st_mode) for each in path.iterdir()} | {stat.S_IMODE(path.stat().st_mode) & 0o677}
+
+    try:
+        directory = Directory(path)
+        written = Writer(
+            directory,
+            1,
+            scheduler_id="S",
+            epoch=1,
+            release="0",
+            call_soon=lambda callback: None,
+            on_durable=lambda count: None,
+            on_failure=lambda reason: None,
+        )
+        written.append(b"one")
+        written.close()
+        write_snapshot(directory, 2, Header("S", 1, 1, True, "0"), [(b"one", [])])
+        directory.close()
+        assert {each.suffix for each in path.iterdir()} == {".journal", ""}
+        assert modes() == {0o600}
+        # One that others may read is closed to them.
+        path.chmod(0o755)
+        for each in path.iterdir():
+            each.chmod(0o644)
+        (path / "lost+found").mkdir(mode=0o600)
+        Directory(path).close()
+        assert modes() == {0o600}
+    finally:
+        os.umask(before)
+    # One that is somebody else's is not used, and neither is what somebody else has put there.
+    me = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: me + 1)
+    with pytest.raises(JournalError, match=r"journal belongs to .* name another directory"):
+        Directory(path)

@@ -142,8 +142,7 @@ def nanny_of(scheduler, directory, **options):
         scheduler.address,
         security=SECURITY,
         worker_class="stand_in_worker.Worker",
-        local_directory=directory / "space",
-        **options,
+        **{"local_directory": directory / "space", **options},
     )
 
 
@@ -385,6 +384,17 @@ def test_config_that_cannot_travel_does_not_keep_the_worker_from_starting(worker
         with dask.config.set({"scheduler": lambda: None, "of.config": 6}):
             async with FakeScheduler() as scheduler, nanny_of(scheduler, worker_module, report=str(report)):
                 assert rows(report)[0][3] == "6"
+
+    asyncio.run(scene())
+
+
+def test_the_worker_has_its_directory_where_temporary_files_are_configured_to_go(worker_module):
+    async def scene():
+        report = worker_module / "report"
+        with dask.config.set({"temporary-directory": str(worker_module / "configured")}):
+            async with FakeScheduler() as scheduler, nanny_of(scheduler, worker_module, report=str(report), local_directory=None):
+                directory = Path(rows(report)[0][4])
+        assert directory.parent == worker_module / "configured"
 
     asyncio.run(scene())
 

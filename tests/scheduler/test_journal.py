@@ -479,7 +479,7 @@ def test_a_journal_that_cannot_be_used_is_an_error_before_it_listens(tmp_path: P
     taken = Directory(tmp_path / "taken")
 
     async def scene() -> None:
-        for name, text in [("other", "of version 99"), ("file", "cannot be written"), ("taken", "in use by another")]:
+        for name, text in [("other", "of version 99"), ("file", "cannot be used"), ("taken", "in use by another")]:
             scheduler = Scheduler(security=SECURITY, port=0, journal=tmp_path / name)
             with pytest.raises(JournalError, match=text):
                 await scheduler

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from treadle.config import SecretSettings
 from treadle.exceptions import AuthenticationError
+from treadle.utils.private import create_private, make_directories
 
 _TLS_ARGUMENTS: Final = frozenset(
     [
@@ -130,7 +131,7 @@ def ensure_secret_file(path: Path) -> Secret:
         return _read(path)
     except FileNotFoundError:
         pass
-    _make_directories(path.parent)
+    make_directories(path.parent)
     # Written beside and linked into place: whoever comes at the same time sees a whole secret, and one of them wins.
     draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
@@ -149,19 +150,8 @@ def ensure_secret_file(path: Path) -> Secret:
     return _read(path)
 
 
-def _make_directories(directory: Path) -> None:
-    """As ``mkdir -p`` with mode 0700 for each one that is made."""
-    missing = []
-    while not directory.exists():
-        missing.append(directory)
-        directory = directory.parent
-    for directory in reversed(missing):
-        directory.mkdir(mode=0o700, exist_ok=True)
-
-
 def _write_new(path: Path) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "w") as file:
+    with open(create_private(path), "w") as file:
         file.write(create_secret() + "\n")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from treadle.journal.directory import Directory
 from treadle.journal.format import END, Buffer, Header, pack_header, pack_record
+from treadle.utils.private import create_private
 
 
 def write_snapshot(directory: Directory, number: int, header: Header, records: Iterable[tuple[Buffer, Sequence[Buffer]]]) -> int:
@@ -17,7 +18,8 @@ def write_snapshot(directory: Directory, number: int, header: Header, records: I
     path = directory.new_path_of(number)
     size = 0
     try:
-        with path.open("wb", buffering=2**20) as file:
+        path.unlink(missing_ok=True)
+        with open(create_private(path), "wb", buffering=2**20) as file:
             size += file.write(pack_header(header))
             for body, buffers in records:
                 for piece in pack_record(header.marker, 0, body, buffers):

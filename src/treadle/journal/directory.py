@@ -10,6 +10,7 @@ from typing import Final
 
 from treadle.exceptions import JournalError
 from treadle.journal.reader import Segment
+from treadle.utils.private import create_private, make_private, make_private_directory
 
 if sys.platform != "win32":
     import fcntl
@@ -32,12 +33,13 @@ class Directory:
         if not lock:
             return
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+            make_private_directory(self.path)
+            self._lock = create_private(self.path / _LOCK, os.O_RDWR)
         except OSError as error:
-            raise JournalError(f"the journal's directory {self.path} cannot be written: {error.strerror or error}") from error
+            raise JournalError(f"the journal's directory {self.path} cannot be used: {error.strerror or error}") from error
         try:
             self._take_lock()
+            self._close_to_others()
             self._check_space()
         except BaseException:
             os.close(self._lock)
@@ -57,11 +59,21 @@ class Directory:
             os.ftruncate(self._lock, 0)
             os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
 
+    def _close_to_others(self) -> None:
+        """What is there already is for its owner only from here on, and nobody else has put it there."""
+        try:
+            for path in self.path.iterdir():
+                if path.suffix in (_SUFFIX, _NEW) or path.name == _LOCK:
+                    make_private(path)
+        except OSError as error:
+            raise JournalError(f"the journal in {self.path} cannot be used: {error.strerror or error}") from error
+
     def _check_space(self) -> None:
         """Whether a block can be written at all, before any work is accepted."""
         probe = self.path / ("probe" + _NEW)
         try:
-            with probe.open("wb") as file:
+            probe.unlink(missing_ok=True)
+            with open(create_private(probe), "wb") as file:
                 file.write(bytes(65536))
                 file.flush()
                 os.fsync(file.fileno())

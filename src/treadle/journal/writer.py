@@ -15,6 +15,7 @@ from typing import Final
 from treadle.exceptions import JournalError
 from treadle.journal.directory import Directory
 from treadle.journal.format import Buffer, Header, pack_header, pack_record
+from treadle.utils.private import create_private
 
 #: Shortest time between two syncs, seconds. Nobody but the acknowledgement of submissions waits for one.
 PAUSE_S: Final = 0.05
@@ -115,7 +116,7 @@ class Writer:
         self._marker = int.from_bytes(secrets.token_bytes(4), "little")
         path = self._directory.path_of(number)
         header = pack_header(Header(scheduler_id, epoch, self._marker, False, release))
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0), 0o600)
+        self._file = create_private(path)
         try:
             _write_all(self._file, [header])
             os.fsync(self._file)

@@ -11,7 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from collections import deque
 from dataclasses import replace
 from pathlib import Path
@@ -221,13 +220,6 @@ async def _remove(directory: Path) -> None:
     except RuntimeError:
         # This process is about to end and starts no threads any more; there is no one left to be kept waiting.
         shutil.rmtree(directory, ignore_errors=True)
-
-
-def make_directory(base: str | os.PathLike[str] | None) -> Path:
-    """A new directory for one worker process, in ``base`` or where temporary files go."""
-    if base is not None:
-        os.makedirs(base, exist_ok=True)
-    return Path(tempfile.mkdtemp(prefix="treadle-worker-", dir=base))
 
 
 def child_environment(pre_spawn: dict[str, Any], user: dict[str, Any]) -> dict[str, str]:

@@ -40,10 +40,11 @@ from treadle.messages.nanny import (
 )
 from treadle.nanny.channel import StartWorker
 from treadle.nanny.memory import guard_memory
-from treadle.nanny.process import WorkerProcess, child_environment, make_directory
+from treadle.nanny.process import WorkerProcess, child_environment
 from treadle.nanny.supervisor import Supervisor
 from treadle.serialize.run import run_function
 from treadle.utils.memory_limit import parse_memory_limit
+from treadle.utils.private import make_scratch_directory
 from treadle.utils.scheduler_file import wait_for_scheduler_file
 from treadle.utils.status import Status
 
@@ -301,7 +302,8 @@ class Nanny:
             settings.get("distributed.nanny.pre-spawn-environ") or {},
             {**(settings.get("distributed.nanny.environ") or {}), **self.env},
         )
-        directory = await asyncio.to_thread(make_directory, self.local_directory)
+        base = self.local_directory or settings.get("temporary-directory")
+        directory = await asyncio.to_thread(make_scratch_directory, base)
         return WorkerProcess(self._start_record(directory), environment=environment, directory=directory, memory_limit=self.memory_limit)
 
     def _start_record(self, directory: Path) -> StartWorker:

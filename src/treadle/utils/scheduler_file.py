@@ -9,6 +9,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from treadle.utils.private import create_private
+
 
 @dataclass(frozen=True)
 class SchedulerFile:
@@ -25,7 +27,7 @@ def write_scheduler_file(path: str | os.PathLike[str], content: SchedulerFile) -
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     record = {"type": "Scheduler", "id": content.id, "address": content.address, "secret": content.secret}
     partial.unlink(missing_ok=True)
-    with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+    with open(create_private(partial), "w") as file:
         json.dump(record, file, indent=2)
         file.write("\n")
         file.flush()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import concurrent.futures
-import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from treadle import config
 from treadle.comm.addressing import normalize_address, unparse_address, unparse_host_port
+from treadle.utils.private import make_scratch_directory
 
 #: Options of dask.distributed's workers with nothing behind them here, and the values that ask for nothing.
 _NOT_THERE: Final[dict[str, tuple[Any, ...]]] = {
@@ -109,6 +108,4 @@ def check_resources(resources: Mapping[str, Any]) -> dict[str, float]:
 
 def scratch_directory(local_directory: Any) -> str:
     """Where the worker's own directory is made: as asked for, else the config key temporary-directory, else the system's."""
-    base = local_directory or config.get("temporary-directory") or tempfile.gettempdir()
-    os.makedirs(base, exist_ok=True)
-    return tempfile.mkdtemp(prefix="treadle-worker-", dir=base)
+    return str(make_scratch_directory(local_directory or config.get("temporary-directory")))

@@ -72,7 +72,8 @@ class DropKeys(Message, tag=5):
     """Forget these: free the value, abandon what has not started, ignore the result of what has.
 
     A value may be there that the scheduler does not count on, and the news of it be on its way: of those in ``unconfirmed``
-    that were there, the worker says so by ``ReplicasDropped``. There is no other answer.
+    that were there, the worker says so by ``ReplicasDropped``. So it does of values that it has announced more than once.
+    There is no other answer.
     """
 
     ids: list[int]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from treadle.messages.base import TaskError, TaskOptions
-from treadle.messages.client_scheduler import ClientWelcome, KeysAliased, Received, RegisterClient
+from treadle.messages.client_scheduler import ClientWelcome, ConfirmKeys, KeysAliased, KeysScattered, Received, RegisterClient
 from treadle.messages.scheduler_local import ConnectionLost
 from treadle.messages.worker_scheduler import (
     KeysRenumbered,
@@ -568,3 +568,62 @@ def test_a_worker_dies_that_had_brought_what_nobody_knew() -> None:
     scene.tick(GRACE_S)
     assert scene.told("c") == ["cancelled a: lost-in-scheduler-restart"]
     scene.nothing_left()
+
+
+def test_what_a_client_put_is_not_taken_for_what_is_computed_under_the_same_key() -> None:
+    """It says later what it put there: that must not have been dropped when it released the other one."""
+    scene = scene_with("w1")
+    scene.another_scheduler()
+    put = scene.parties["c"].number << 32 | 99
+    scene.come_back("w1", holding=["s"], fresh=["s"], ids={"s": put})
+    scene.return_client()
+    scene.submit("s")
+    assert scene.state("s") == "processing"
+    scene.release("s")
+    scene.sent("w1")
+    scene.event("c", KeysScattered([put], ["s"], [[scene.parties["w1"].number]], [8], ["int"]))
+    assert scene.state("s") == "memory"
+    # It says whether it is there still.
+    assert scene.sent("w1") == [f"fetch {put}@w1"]
+
+
+def test_what_a_client_put_may_be_gone_from_a_worker_that_came_back() -> None:
+    """All was forgotten between the inventory of the worker and the word of the client."""
+    scene = scene_with("w1")
+    put = scene.parties["c"].number << 32 | 99
+    scene.lose("w1")
+    scene.come_back("w1", holding=["s"], fresh=["s"], ids={"s": put})
+    scene.forget()
+    assert scene.sent("w1") == [f"drop {put}"]
+    scene.event("c", KeysScattered([put], ["s"], [[scene.parties["w1"].number]], [8], ["int"]))
+    assert scene.sent("w1") == [f"fetch {put}@w1"]
+
+
+def test_a_failed_key_that_is_made_once_more_and_cancelled_while_its_client_comes_back() -> None:
+    scene = scene_with("w1")
+    scene.submit("a -> b", wanted=["b"])
+    scene.lose("c")
+    scene.return_client()
+    scene.finish("a", on="w1")
+    scene.finish("b", on="w1")
+    scene.told("c")
+    scene.cancel("a")
+    assert scene.told("c") == []
+    # It believes of b what an earlier scheduler has said.
+    scene.event("c", ConfirmKeys([], [scene.parties["c"].ids["b"]]))
+    assert scene.told("c") == ["cancelled b: already forgotten"]
+
+
+def test_a_client_that_was_given_up_wants_its_failed_keys_still() -> None:
+    scene = scene_with("w1")
+    scene.client("d")
+    scene.submit("a")
+    scene.attach("a", client="d")
+    scene.fail("a", on="w1")
+    scene.event("c", ConnectionLost(False))
+    scene.return_client()
+    scene.event("c", ConfirmKeys([], [scene.parties["c"].ids["a"]]))
+    scene.release("a", client="d")
+    assert scene.state("a") == "erred"
+    scene.retry("a")
+    assert scene.state("a") == "processing"

@@ -1,5 +1,7 @@
 """Scenes of values that are needed here and are elsewhere."""
 
+from treadle.messages.worker_scheduler import WorkerWelcome
+
 
 def test_a_task_waits_for_its_values_then_runs(env):
     env.meet(1, 2)
@@ -310,4 +312,19 @@ def test_a_value_that_comes_and_goes_in_one_turn(env):
     env.replicate("a", at=[1])
     asked = [ord(key) for key in env.requests.pop(1)]
     env.hear(FetchDone(1, asked, asked, [1], [8], ["int"], [], []), DropKeys(asked))
+    assert env.is_idle()
+
+
+def test_a_worker_that_is_welcomed_again_does_not_go_on_to_want_copies(env):
+    env.meet(1)
+    env.replicate("a", at=[1])
+    env.compute("t", needs="a", at=[1])
+    env.replicate("b", at=[1])
+    env.hear(WorkerWelcome(7, "the scheduler", True))
+    assert env.state("b") is None
+    assert env.state("a") == "flight"
+    # With the task that needs it, nobody wants it.
+    env.drop("t")
+    env.arrive(1, got="a")
+    assert env.said() == []
     assert env.is_idle()

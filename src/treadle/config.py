@@ -1,25 +1,44 @@
-"""The one place that reads ``dask.config``: into frozen settings that are passed down. Seconds and bytes."""
+"""The one place that reads ``dask.config``: into frozen settings that are passed down. Seconds and bytes.
+
+A key that is missing, or null where that means nothing, has the default of ``treadle.yaml``. Every value that dask.distributed
+allows for a key is accepted; a value that makes no sense is a ValueError that names the key.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, TypeVar
 
 import dask.config
 import yaml
 from dask.utils import parse_bytes, parse_timedelta
 
+T = TypeVar("T")
+
 with (Path(__file__).parent / "treadle.yaml").open() as _file:
-    _defaults = yaml.safe_load(_file)
+    #: What holds where the configuration says nothing; never changed.
+    DEFAULTS: Final[dict[str, Any]] = yaml.safe_load(_file)
 # Priority "old": neither the user's files and environment nor an installed dask.distributed are overwritten.
-dask.config.update_defaults(_defaults)
+dask.config.update_defaults(DEFAULTS)
 
 
 def get(key: str, default: Any = None) -> Any:
-    """The raw value of a config key."""
-    return dask.config.get(key, default)
+    """The value of a config key; when it is missing the built-in default, and for keys without one ``default``."""
+    return dask.config.get(key, dask.config.get(key, default, config=DEFAULTS))
+
+
+def _read(key: str, convert: Callable[[Any], T], kind: str) -> T:
+    """``convert`` of a key's value, of its built-in default if it is null. Raises ValueError that names the key."""
+    value = get(key)
+    if value is None:
+        value = dask.config.get(key, config=DEFAULTS)
+    try:
+        return convert(value)
+    except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
+        raise ValueError(f"{key} must be {kind}, got {value!r}") from error
 
 
 def seconds(value: Any) -> float:
@@ -27,9 +46,29 @@ def seconds(value: Any) -> float:
     return float(parse_timedelta(value))
 
 
+def _seconds(key: str) -> float:
+    return _read(key, seconds, "a time such as '5s'")
+
+
 def _optional_seconds(key: str) -> float | None:
     value = get(key)
-    return None if value is None or value is False else seconds(value)
+    return None if value is None or value is False else _seconds(key)
+
+
+def _bytes(key: str) -> int:
+    return _read(key, lambda value: int(parse_bytes(value)), "a number of bytes such as '64 MiB'")
+
+
+def _count(key: str) -> int:
+    return _read(key, int, "a whole number")
+
+
+def _number(key: str) -> float:
+    return _read(key, float, "a number")
+
+
+def _mapping(key: str, convert: Callable[[Any], T], kind: str) -> dict[str, T]:
+    return _read(key, lambda value: {str(name): convert(each) for name, each in value.items()}, kind)
 
 
 @dataclass(frozen=True)
@@ -38,11 +77,9 @@ class SchedulerSettings:
 
     allowed_failures: int = 3
     bandwidth_bytes_per_s: float = 100e6
-    default_data_size_bytes: int = 1024
     idle_timeout_s: float | None = None
     no_workers_timeout_s: float | None = None
     work_stealing: bool = True
-    work_stealing_interval_s: float = 1.0
     worker_saturation: float = 1.1
     prefetch_time_s: float = 0.01
     prefetch_limit: int = 500
@@ -61,33 +98,29 @@ class SchedulerSettings:
 
 def scheduler_settings() -> SchedulerSettings:
     """Read now. Raises ValueError that names the key for a value that makes no sense."""
-    saturation = float(get("distributed.scheduler.worker-saturation"))
+    saturation = _number("distributed.scheduler.worker-saturation")
     if not saturation > 0:
         raise ValueError(f"distributed.scheduler.worker-saturation must be over 0 (or inf), got {saturation}")
     return SchedulerSettings(
-        allowed_failures=int(get("distributed.scheduler.allowed-failures")),
-        bandwidth_bytes_per_s=float(parse_bytes(get("distributed.scheduler.bandwidth"))),
-        default_data_size_bytes=int(parse_bytes(get("distributed.scheduler.default-data-size"))),
+        allowed_failures=_count("distributed.scheduler.allowed-failures"),
+        bandwidth_bytes_per_s=float(_bytes("distributed.scheduler.bandwidth")),
         idle_timeout_s=_optional_seconds("distributed.scheduler.idle-timeout"),
         no_workers_timeout_s=_optional_seconds("distributed.scheduler.no-workers-timeout"),
-        work_stealing=bool(get("distributed.scheduler.work-stealing")),
-        work_stealing_interval_s=seconds(get("distributed.scheduler.work-stealing-interval")),
+        work_stealing=_read("distributed.scheduler.work-stealing", bool, "true or false"),
         worker_saturation=saturation,
-        prefetch_time_s=seconds(get("treadle.scheduler.prefetch-time")),
-        prefetch_limit=int(get("treadle.scheduler.prefetch-limit")),
+        prefetch_time_s=_seconds("treadle.scheduler.prefetch-time"),
+        prefetch_limit=_count("treadle.scheduler.prefetch-limit"),
         worker_ttl_s=_optional_seconds("distributed.scheduler.worker-ttl"),
-        unknown_task_duration_s=seconds(get("distributed.scheduler.unknown-task-duration")),
-        default_task_durations_s={
-            name: seconds(value) for name, value in (get("distributed.scheduler.default-task-durations") or {}).items()
-        },
-        validate=bool(get("distributed.scheduler.validate")),
-        worker_grace_s=seconds(get("treadle.scheduler.worker-grace")),
-        client_grace_s=seconds(get("treadle.scheduler.client-grace")),
-        recovery_grace_s=seconds(get("treadle.scheduler.recovery-grace")),
-        scatter_replicas=int(get("treadle.scheduler.scatter-replicas")),
-        scatter_replica_limit_bytes=int(parse_bytes(get("treadle.scheduler.scatter-replica-limit"))),
+        unknown_task_duration_s=_seconds("distributed.scheduler.unknown-task-duration"),
+        default_task_durations_s=_mapping("distributed.scheduler.default-task-durations", seconds, "a map of times by function name"),
+        validate=_read("distributed.scheduler.validate", bool, "true or false"),
+        worker_grace_s=_seconds("treadle.scheduler.worker-grace"),
+        client_grace_s=_seconds("treadle.scheduler.client-grace"),
+        recovery_grace_s=_seconds("treadle.scheduler.recovery-grace"),
+        scatter_replicas=_count("treadle.scheduler.scatter-replicas"),
+        scatter_replica_limit_bytes=_bytes("treadle.scheduler.scatter-replica-limit"),
         stuck_after_s=_optional_seconds("treadle.scheduler.stuck-after"),
-        journal_compaction_bytes=int(parse_bytes(get("treadle.scheduler.journal-compaction"))),
+        journal_compaction_bytes=_bytes("treadle.scheduler.journal-compaction"),
     )
 
 
@@ -107,14 +140,15 @@ class WorkerSettings:
 
 def worker_settings() -> WorkerSettings:
     return WorkerSettings(
-        connections_outgoing=int(get("distributed.worker.connections.outgoing")),
-        connections_incoming=int(get("distributed.worker.connections.incoming")),
-        transfer_message_bytes=int(parse_bytes(get("distributed.worker.transfer.message-bytes-limit"))),
-        heartbeat_s=seconds(get("distributed.worker.heartbeat", "1s")),
-        validate=bool(get("distributed.worker.validate")),
-        resources={name: float(amount) for name, amount in (get("distributed.worker.resources") or {}).items()},
-        max_error_length=int(get("distributed.admin.max-error-length")),
-        reconnect_grace_s=seconds(get("treadle.worker.reconnect-grace")),
+        # 0 is allowed; without any transfer nothing would ever be computed.
+        connections_outgoing=max(1, _count("distributed.worker.connections.outgoing")),
+        connections_incoming=max(1, _count("distributed.worker.connections.incoming")),
+        transfer_message_bytes=_bytes("distributed.worker.transfer.message-bytes-limit"),
+        heartbeat_s=_seconds("distributed.worker.heartbeat"),
+        validate=_read("distributed.worker.validate", bool, "true or false"),
+        resources=_mapping("distributed.worker.resources", float, "a map of amounts by resource"),
+        max_error_length=_count("distributed.admin.max-error-length"),
+        reconnect_grace_s=_seconds("treadle.worker.reconnect-grace"),
     )
 
 
@@ -128,21 +162,47 @@ class NannySettings:
     #: Share of its memory limit above which the worker process is killed; None: never.
     terminate_fraction: float | None = 0.95
     memory_interval_s: float = 0.1
+    #: Variables for the worker process: where this process has none of that name, and in any case.
+    pre_spawn_environ: dict[str, Any] = field(default_factory=dict)
+    environ: dict[str, Any] = field(default_factory=dict)
 
 
 def nanny_settings() -> NannySettings:
     """Raises ValueError that names the key for a value that makes no sense."""
     own = _optional_seconds("treadle.nanny.stopped-timeout")
-    terminate = get("distributed.worker.memory.terminate")
-    if terminate is False or terminate is None:
-        terminate = None
-    elif not 0 < (terminate := float(terminate)) <= 1:
-        raise ValueError(f"distributed.worker.memory.terminate must be a fraction of the memory limit, or false, got {terminate:g}")
+    terminate = None
+    if get("distributed.worker.memory.terminate") is not False:
+        terminate = _number("distributed.worker.memory.terminate")
+        if not 0 < terminate <= 1:
+            raise ValueError(f"distributed.worker.memory.terminate must be a fraction of the memory limit, or false, got {terminate:g}")
     return NannySettings(
         stopped_timeout_s=_optional_seconds("distributed.scheduler.worker-ttl") if own is None else own,
-        reconnect_grace_s=seconds(get("treadle.worker.reconnect-grace")),
+        reconnect_grace_s=_seconds("treadle.worker.reconnect-grace"),
         terminate_fraction=terminate,
-        memory_interval_s=max(seconds(get("distributed.worker.memory.monitor-interval")), 0.01),
+        memory_interval_s=max(_seconds("distributed.worker.memory.monitor-interval"), 0.01),
+        pre_spawn_environ=_mapping("distributed.nanny.pre-spawn-environ", _same, "a map of environment variables"),
+        environ=_mapping("distributed.nanny.environ", _same, "a map of environment variables"),
+    )
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+@dataclass(frozen=True)
+class ClientSettings:
+    """What a client goes by."""
+
+    heartbeat_s: float = 5.0
+    reconnect_grace_s: float = 30.0
+    large_graph_bytes: int = 10_000_000
+
+
+def client_settings() -> ClientSettings:
+    return ClientSettings(
+        heartbeat_s=_seconds("distributed.client.heartbeat"),
+        reconnect_grace_s=_seconds("treadle.client.reconnect-grace"),
+        large_graph_bytes=_bytes("distributed.admin.large-graph-warning-threshold"),
     )
 
 
@@ -151,13 +211,36 @@ class CommSettings:
     """What connections go by."""
 
     connect_timeout_s: float = 30.0
-    default_scheme: str = "tcp"
 
 
 def comm_settings() -> CommSettings:
-    return CommSettings(
-        connect_timeout_s=seconds(get("distributed.comm.timeouts.connect")),
-        default_scheme=str(get("distributed.comm.default-scheme")),
+    return CommSettings(connect_timeout_s=_seconds("distributed.comm.timeouts.connect"))
+
+
+#: What ``distributed.admin.event-loop`` may be.
+EVENT_LOOPS: Final = ("asyncio", "tornado", "uvloop")
+
+
+def event_loop_kind() -> str:
+    """``"asyncio"`` or ``"uvloop"``, for processes that are nothing but a server. There is no tornado here; its loop is asyncio's."""
+    return "uvloop" if get("distributed.admin.event-loop") == "uvloop" else "asyncio"
+
+
+@dataclass(frozen=True)
+class LogSettings:
+    """What ``treadle.utils.logs.configure_logging`` takes."""
+
+    loggers: Any
+    file: Any
+    format: str
+
+
+def log_settings() -> LogSettings:
+    loggers = get("logging")
+    return LogSettings(
+        loggers=get("distributed.logging") if loggers is None else loggers,
+        file=get("logging-file-config", get("distributed.logging-file-config")),
+        format=_read("distributed.admin.log-format", str, "a text"),
     )
 
 

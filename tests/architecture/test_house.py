@@ -11,6 +11,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 #: and the client, which becomes dask's scheduler while it is open. The chaos runs set what they need, as users do.
 USES_DASK_CONFIG = {
     "config.py",
+    "unused_settings.py",
     "nanny/server.py",
     "nanny/child.py",
     "client/current.py",

@@ -47,8 +47,6 @@ def test_version_help_and_unknown_options(command):
     assert runner.invoke(command, ["--help"]).exit_code == 0
     unknown = runner.invoke(command, ["--no-such-option"])
     assert unknown.exit_code == 2 and "No such option" in unknown.output
-    dashboard = runner.invoke(command, ["tcp://127.0.0.1:1", "--dashboard"] if command is worker.main else ["--dashboard"])
-    assert dashboard.exit_code == 2 and "no dashboard yet" in dashboard.output
 
 
 @pytest.mark.parametrize(

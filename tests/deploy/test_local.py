@@ -140,7 +140,6 @@ def test_a_worker_that_cannot_start_fails_the_cluster_with_its_reason():
 @pytest.mark.parametrize(
     ("options", "error", "text"),
     [
-        ({"dashboard_address": ":8787"}, NotImplementedError, "no dashboard yet"),
         ({"services": {"x": 1}}, NotImplementedError, "services"),
         ({"threads_per_worker": 0}, ValueError, "threads_per_worker"),
         ({"n_workers": -1}, ValueError, "n_workers"),

@@ -11,7 +11,7 @@ from treadle.worker.server import Worker
 
 
 def test_options_that_are_not_there_are_refused_and_unknown_ones_too():
-    options.check_options({"plugins": (), "lifetime": None, "dashboard": False, "http_prefix": "/"})
+    options.check_options({"plugins": (), "lifetime": None})
     with pytest.raises(NotImplementedError, match="plugins"):
         Worker("tcp://127.0.0.1:1", plugins=[object()])
     with pytest.raises(NotImplementedError, match="preload"):

@@ -15,8 +15,10 @@ from typing import Any, Protocol
 
 import click
 
-from treadle.config import get
+from treadle.config import event_loop_kind, log_settings
+from treadle.unused_settings import begin
 from treadle.utils.event_loop import new_event_loop, run
+from treadle.utils.standard_streams import flush_standard_streams
 
 
 class Server(Protocol):
@@ -31,17 +33,17 @@ def run_command(start: Callable[[], Coroutine[Any, Any, list[Any]]], *, pid_file
 
     Does not return. Exit code 0 for an orderly end, 1 with one line for a start that failed.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s - %(name)s - %(levelname)s - %(message)s", stream=sys.stderr)
     code = 1
     try:
+        logging.basicConfig(level=logging.INFO, format=log_settings().format, stream=sys.stderr)
+        begin()
         with _pid_file(pid_file):
-            code = run(_serve(start), partial(new_event_loop, str(get("distributed.admin.event-loop", "asyncio"))))
+            code = run(_serve(start), partial(new_event_loop, event_loop_kind()))
     except Exception as error:
         _complain(what, error)
     except KeyboardInterrupt:
         code = 130
-    sys.stdout.flush()
-    sys.stderr.flush()
+    flush_standard_streams()
     # Not sys.exit: threads of tasks that never end must not keep the process.
     os._exit(code)
 

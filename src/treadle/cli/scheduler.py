@@ -26,7 +26,9 @@ DEFAULT_PORT = 8786
 @click.option("--journal", type=click.Path(file_okay=False), help="Directory to keep what must survive the end of this process.")
 @click.option("--pid-file", type=click.Path(dir_okay=False), help="Write the process id there.")
 @click.option("--idle-timeout", help="Close when nothing was done for so long, such as '30 minutes'.")
-@click.option("--dashboard/--no-dashboard", default=False, help="A dashboard in the browser (there is none yet).")
+@click.option("--dashboard/--no-dashboard", default=False, help="A dashboard in the browser; there is none yet.")
+@click.option("--dashboard-address", help="Address of the dashboard; there is none yet.")
+@click.option("--dashboard-prefix", help="Path of the dashboard; there is none yet.")
 @click.version_option(treadle.__version__, prog_name="dask-scheduler")
 def main(
     host: str | None,
@@ -38,7 +40,7 @@ def main(
     journal: str | None,
     pid_file: str | None,
     idle_timeout: str | None,
-    dashboard: bool,
+    **dashboard_options: Any,
 ) -> None:
     """Start a scheduler. Workers and clients connect to the address that it prints.
 
@@ -46,8 +48,6 @@ def main(
     you can read; on this machine they find it there. For other machines copy that file, set TREADLE_SECRET,
     or share a --scheduler-file.
     """
-    if dashboard:
-        raise click.UsageError("there is no dashboard yet; leave --dashboard out")
     if port is None and not (host and _names_a_port(host)):
         port = DEFAULT_PORT
 
@@ -59,6 +59,7 @@ def main(
         "scheduler_file": scheduler_file,
         "idle_timeout": idle_timeout,
         "journal": journal,
+        **dashboard_options,
     }
 
     async def start() -> list[Any]:

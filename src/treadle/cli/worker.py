@@ -11,6 +11,7 @@ import treadle
 from treadle.cli.process import run_command, start_all, without_scheme
 from treadle.comm.security import Security
 from treadle.config import get
+from treadle.unused_settings import take_dashboard_options
 from treadle.utils import interpreter
 from treadle.utils.cpus import nprocesses_nthreads
 
@@ -34,7 +35,9 @@ from treadle.utils.cpus import nprocesses_nthreads
 @click.option("--secret-file", type=click.Path(dir_okay=False), help="File with the cluster's secret.")
 @click.option("--death-timeout", help="Give up when there is no scheduler for so long, such as '60s'.")
 @click.option("--pid-file", type=click.Path(dir_okay=False), help="Write the process id there.")
-@click.option("--dashboard/--no-dashboard", default=False, help="A dashboard in the browser (there is none yet).")
+@click.option("--dashboard/--no-dashboard", default=False, help="A dashboard in the browser; there is none yet.")
+@click.option("--dashboard-address", help="Address of the dashboard; there is none yet.")
+@click.option("--dashboard-prefix", help="Path of the dashboard; there is none yet.")
 @click.version_option(treadle.__version__, prog_name="dask-worker")
 def main(
     scheduler: str | None,
@@ -48,7 +51,6 @@ def main(
     scheduler_file: str | None,
     secret_file: str | None,
     pid_file: str | None,
-    dashboard: bool,
     **options: Any,
 ) -> None:
     """Start workers for the SCHEDULER at that address, or the one of --scheduler-file.
@@ -56,8 +58,6 @@ def main(
     They must know the cluster's secret: from the scheduler file, from --secret-file, from TREADLE_SECRET,
     or from the file that dask-scheduler made on this machine.
     """
-    if dashboard:
-        raise click.UsageError("there is no dashboard yet; leave --dashboard out")
     scheduler = scheduler or (None if scheduler_file else get("scheduler-address"))
     if scheduler is None and scheduler_file is None:
         raise click.UsageError("where is the scheduler? Give its address, or --scheduler-file, or set DASK_SCHEDULER_ADDRESS")
@@ -82,6 +82,7 @@ def main(
         interpreter.answer_quickly()
 
     async def start() -> list[Any]:
+        take_dashboard_options(options)  # once for all of them
         names = [name if count == 1 or name is None else f"{name}-{number}" for number in range(count)]
         servers = await start_all([server_class(scheduler, name=each, **options) for each in names])
         for server in servers:

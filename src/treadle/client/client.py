@@ -36,6 +36,7 @@ from treadle.comm.security import find_secret
 from treadle.context import current_client
 from treadle.messages.client_scheduler import CancelKeys, RetryKeys
 from treadle.plugins.registry import factory
+from treadle.unused_settings import begin
 from treadle.utils.keys import Key
 from treadle.utils.loop import LoopRunner
 from treadle.utils.scheduler_file import wait_for_scheduler_file
@@ -81,7 +82,10 @@ class Client(CollectionMethods, ClusterMethods, DatasetMethods, IntrospectionMet
         if timeout is None:
             raise ValueError("timeout=None has no meaning here: give a number of seconds, or leave it out")
         self._timeout_s = config.comm_settings().connect_timeout_s if timeout == "default" else config.seconds(timeout)
-        self._heartbeat_s = config.seconds(heartbeat_interval or config.get("distributed.client.heartbeat", "5s"))
+        begin()
+        settings = config.client_settings()
+        self._heartbeat_s = config.seconds(heartbeat_interval) if heartbeat_interval else settings.heartbeat_s
+        self._reconnect_grace_s = settings.reconnect_grace_s
         self._connection_limit = int(connection_limit)
         self._set_as_default = set_as_default
         self._asynchronous = asynchronous
@@ -91,7 +95,7 @@ class Client(CollectionMethods, ClusterMethods, DatasetMethods, IntrospectionMet
         self._address = ""
         #: Data always travels straight between client and workers.
         self.direct_to_workers = True
-        name = name or config.get("client-name", None)
+        name = name or config.get("client-name")
         self.id = f"Client-{f'{name}-' if name else ''}{uuid.uuid1()}"
         self._functions = Functions()
         self._last_function = (None, None)
@@ -112,7 +116,7 @@ class Client(CollectionMethods, ClusterMethods, DatasetMethods, IntrospectionMet
     def _choose_scheduler(self, address: Any, kwargs: dict[str, Any]) -> None:
         """Where to connect to: sets ``cluster`` or ``_address`` or neither (a local cluster, or the scheduler file)."""
         if address is None and self.scheduler_file is None:
-            address = config.get("scheduler-address", None)
+            address = config.get("scheduler-address")
         if address is None and self.scheduler_file is None:
             self._own_cluster = True
             self._cluster_kwargs = kwargs
@@ -180,7 +184,7 @@ class Client(CollectionMethods, ClusterMethods, DatasetMethods, IntrospectionMet
         """The stream, not yet connected: calls may be made, they are sent later."""
         if self._session is None:
             loop, id = self._runner.loop, secrets.token_bytes(16)
-            grace_s = config.seconds(config.get("treadle.client.reconnect-grace"))
+            grace_s = self._reconnect_grace_s
             self._session = Session(loop, session=id, functions=self._functions, on_status=self._on_status, reconnect_grace_s=grace_s)
             self._pool = PeerPool(loop, session=id, limit=self._connection_limit)
         return self._session
@@ -343,8 +347,9 @@ class Client(CollectionMethods, ClusterMethods, DatasetMethods, IntrospectionMet
         return {key: state.refcount for key, state in self.futures.items()}
 
     @property
-    def dashboard_link(self) -> str:
-        raise NotImplementedError("there is no dashboard yet")
+    def dashboard_link(self) -> str | None:
+        """Where the dashboard is: None, there is none yet."""
+        return None
 
     def __repr__(self) -> str:
         if self._session is None or self.status != "running":

@@ -167,6 +167,11 @@ class Cluster:
         """A client of this cluster."""
         return Client(self, asynchronous=self._loop_runner.asynchronous)
 
+    @property
+    def dashboard_link(self) -> str | None:
+        """Where the dashboard is: None, there is none yet."""
+        return None
+
     def wait_for_workers(self, n_workers: int, timeout: float | None = None) -> Any:
         """Until there are at least that many workers. Raises TimeoutError (WorkerStartTimeoutError) after ``timeout`` seconds."""
         return self.sync(self._wait_for_workers, n_workers, timeout)

@@ -10,6 +10,7 @@ from dask.system import CPU_COUNT
 
 from treadle.comm.security import Security
 from treadle.deploy.spec import SpecCluster
+from treadle.unused_settings import take_dashboard_options
 from treadle.utils.cpus import nprocesses_nthreads as nprocesses_nthreads  # where others look for it
 
 _NANNY = "treadle.nanny.server.Nanny"
@@ -47,7 +48,6 @@ class LocalCluster(SpecCluster):
         host: str | None = None,
         scheduler_port: int | None = None,
         silence_logs: int | str | None = logging.WARN,
-        dashboard_address: str | None = None,
         asynchronous: bool = False,
         security: Security | dict[str, Any] | bool | None = None,
         protocol: str | None = None,
@@ -57,7 +57,11 @@ class LocalCluster(SpecCluster):
         journal: str | os.PathLike[str] | None = None,
         **worker_kwargs: Any,
     ) -> None:
-        _refuse_what_is_not_there(dashboard_address, worker_kwargs)
+        # Before the servers' names are silenced, and once for all of them.
+        take_dashboard_options(worker_kwargs)
+        scheduler_kwargs = dict(scheduler_kwargs or {})
+        take_dashboard_options(scheduler_kwargs)
+        _refuse_what_is_not_there(worker_kwargs)
         if processes is None:
             processes = worker_class is None or _is_nanny(worker_class)
         elif not processes and worker_class is not None and _is_nanny(worker_class):
@@ -74,7 +78,7 @@ class LocalCluster(SpecCluster):
         worker: Any = {"cls": worker_class or (_NANNY if processes else _WORKER), "options": worker_options}
         if worker_class is not None and processes and not _is_nanny(worker_class):
             worker = {"cls": _NANNY, "options": {**worker_options, "worker_class": worker_class}}
-        scheduler_options = {**listening, "port": scheduler_port or 0, **(scheduler_kwargs or {})}
+        scheduler_options = {**listening, "port": scheduler_port or 0, **scheduler_kwargs}
         if journal is not None:
             scheduler_options["journal"] = journal
         super().__init__(
@@ -120,10 +124,8 @@ def _security(security: Security | dict[str, Any] | bool | None) -> Security:
     return security
 
 
-def _refuse_what_is_not_there(dashboard_address: str | None, worker_kwargs: dict[str, Any]) -> None:
+def _refuse_what_is_not_there(worker_kwargs: dict[str, Any]) -> None:
     """Raises NotImplementedError, or TypeError for what was renamed long ago."""
-    if dashboard_address is not None or worker_kwargs.pop("worker_dashboard_address", None) is not None:
-        raise NotImplementedError("there is no dashboard yet; leave dashboard_address= out, or None")
     for name in ("services", "worker_services", "service_kwargs", "blocked_handlers"):
         if worker_kwargs.pop(name, None):
             raise NotImplementedError(f"LocalCluster does not take {name}=")

@@ -13,6 +13,7 @@ from typing import Any
 
 from treadle.comm.security import Security
 from treadle.deploy.cluster import Cluster
+from treadle.unused_settings import take_dashboard_options
 from treadle.utils.status import Status
 
 logger = logging.getLogger(__name__)
@@ -42,7 +43,11 @@ class SpecCluster(Cluster):
         security: Security | None = None,
         silence_logs: int | str | None = None,
         name: str | None = None,
+        **dashboard_options: Any,
     ) -> None:
+        take_dashboard_options(dashboard_options)
+        if dashboard_options:
+            raise TypeError(f"SpecCluster has no option {', '.join(sorted(dashboard_options))}")
         self.scheduler_spec: dict[str, Any] = dict(scheduler or {"cls": "treadle.scheduler.server.Scheduler", "options": {}})
         self.worker_spec: dict[Any, Spec] = copy.copy(dict(workers or {}))
         self.new_spec = worker

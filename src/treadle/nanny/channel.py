@@ -13,6 +13,8 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
+from treadle.utils.logs import LogState
+
 _LENGTH = struct.Struct("<Q")
 
 #: Exit code of a worker process that wants to be replaced (EX_TEMPFAIL).
@@ -32,8 +34,8 @@ class StartWorker:
     #: Belongs to the process, which removes it in the end; the nanny does so too, in case the process could not.
     directory: str
     event_loop: str = "asyncio"
-    #: To log from this level on to stderr; None leaves logging alone.
-    log_level: int | None = None
+    #: What the nanny's process logs, and this one shall log.
+    logs: LogState | None = None
     #: Descriptor of the record of what executes, which the process inherits; negative: there is none.
     record: int = -1
 

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import contextlib
 import faulthandler
 import gc
-import logging
 import os
 import pickle
 import shutil
@@ -27,6 +25,8 @@ from treadle.nanny.channel import EXIT_RESTART, StartWorker, StopWorker, WorkerF
 from treadle.utils import interpreter
 from treadle.utils.event_loop import new_event_loop, run
 from treadle.utils.execution_record import ExecutionRecord, set_record_of_process
+from treadle.utils.logs import configure_logging, follow_log_state
+from treadle.utils.standard_streams import flush_standard_streams
 
 #: How long a worker may take to close when its nanny is gone, seconds.
 ORPHAN_TIMEOUT_S = 5.0
@@ -47,8 +47,8 @@ def main(descriptor: int) -> None:
         set_record_of_process(ExecutionRecord(start.record))
         os.close(start.record)
     interpreter.answer_quickly()
-    if start.log_level is not None:
-        logging.basicConfig(level=start.log_level, format="%(asctime)s - %(name)s - %(levelname)s - %(message)s")
+    if start.logs is not None:
+        follow_log_state(start.logs)
     run(_run_and_exit(channel, start), partial(new_event_loop, start.event_loop))
 
 
@@ -63,9 +63,7 @@ async def _run_and_exit(channel: socket.socket, start: StartWorker) -> None:
         faulthandler.dump_traceback_later(ORPHAN_TIMEOUT_S, exit=True)
         atexit._run_exitfuncs()
         shutil.rmtree(start.directory, ignore_errors=True)
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):
-                stream.flush()
+        flush_standard_streams()
         os._exit(code)
 
 
@@ -111,6 +109,10 @@ async def _start(start: StartWorker) -> Any:
     with dask.config.config_lock:
         dask.config.config.clear()
         dask.config.config.update(start.config)
+    from treadle.config import log_settings
+
+    logs = log_settings()
+    configure_logging(logs.loggers, logs.file, logs.format)
     worker_class = load_class(start.worker_class)
     return await worker_class(**pickle.loads(start.arguments))
 

@@ -21,6 +21,7 @@ from treadle.nanny.channel import StartWorker, StopWorker, WorkerFailed, WorkerS
 from treadle.nanny.oom import OomKills
 from treadle.nanny.watch import ProcessSight, look_at, why_out_of_memory
 from treadle.utils.execution_record import ExecutionRecord, make_descriptor
+from treadle.utils.standard_streams import stdout_for_child
 
 logger = logging.getLogger(__name__)
 
@@ -110,6 +111,7 @@ class WorkerProcess:
                 _ROOT,
                 pass_fds=(theirs.fileno(), record),
                 stdin=subprocess.DEVNULL,
+                stdout=stdout_for_child(),
                 stderr=subprocess.PIPE,
                 env=self._environment,
             )
@@ -165,7 +167,7 @@ class WorkerProcess:
                 async with asyncio.timeout(timeout_s):
                     return await self.wait()
             except TimeoutError:
-                logger.warning("Worker process %d did not end within %g s; it is killed", process.pid, timeout_s)
+                logger.info("Worker process %d did not end within %g s; it is killed", process.pid, timeout_s)
         if process.returncode is None:
             self.kill_reason, self.out_of_memory = reason, out_of_memory
             try:

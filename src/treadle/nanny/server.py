@@ -43,6 +43,8 @@ from treadle.nanny.memory import guard_memory
 from treadle.nanny.process import WorkerProcess, child_environment
 from treadle.nanny.supervisor import Supervisor
 from treadle.serialize.run import run_function
+from treadle.unused_settings import begin, take_dashboard_options
+from treadle.utils.logs import log_state
 from treadle.utils.memory_limit import parse_memory_limit
 from treadle.utils.private import make_scratch_directory
 from treadle.utils.scheduler_file import wait_for_scheduler_file
@@ -97,9 +99,9 @@ class Nanny:
         if more_worker_kwargs.get("port"):
             raise NotImplementedError("a nanny listens at no port; worker_port= is the worker's")
         more_worker_kwargs.pop("port", None)
-        method = settings.get("distributed.worker.multiprocessing-method")
-        if method != "spawn":
-            raise NotImplementedError(f"distributed.worker.multiprocessing-method is {method!r}; a nanny starts processes by 'spawn' only")
+        # Here, so that the worker's process need not say again what means nothing.
+        take_dashboard_options(more_worker_kwargs)
+        begin()
         if scheduler_ip is None and scheduler_file is None:
             scheduler_ip = settings.get("scheduler-address")
             if scheduler_ip is None:
@@ -298,10 +300,8 @@ class Nanny:
         return "OK"
 
     async def _make_process(self) -> WorkerProcess:
-        environment = child_environment(
-            settings.get("distributed.nanny.pre-spawn-environ") or {},
-            {**(settings.get("distributed.nanny.environ") or {}), **self.env},
-        )
+        own = settings.nanny_settings()
+        environment = child_environment(own.pre_spawn_environ, {**own.environ, **self.env})
         base = self.local_directory or settings.get("temporary-directory")
         directory = await asyncio.to_thread(make_scratch_directory, base)
         return WorkerProcess(self._start_record(directory), environment=environment, directory=directory, memory_limit=self.memory_limit)
@@ -326,9 +326,8 @@ class Nanny:
             worker_class=worker_class,
             arguments=arguments,
             directory=str(directory),
-            event_loop=str(settings.get("distributed.admin.event-loop", "asyncio")),
-            # The process logs as this one does, if this one does.
-            log_level=logging.getLogger("treadle").getEffectiveLevel() if logging.getLogger().handlers else None,
+            event_loop=settings.event_loop_kind(),
+            logs=log_state(settings.log_settings().format),
         )
 
     def _worker_died(self, process: WorkerProcess, code: int, planned: bool) -> None:

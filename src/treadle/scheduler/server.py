@@ -42,6 +42,7 @@ from treadle.scheduler.transitions.records import ClientState, TaskState, Worker
 from treadle.scheduler.transitions.state import Limits
 from treadle.scheduler.turns import Turns
 from treadle.scheduler.watchdog import Watchdog
+from treadle.unused_settings import begin, take_dashboard_options
 from treadle.utils.scheduler_file import SchedulerFile, remove_scheduler_file, write_scheduler_file
 from treadle.utils.status import Status
 
@@ -57,7 +58,6 @@ def _limits(settings: config.SchedulerSettings, allowed_failures: int | None, va
     return Limits(
         allowed_failures=settings.allowed_failures if allowed_failures is None else int(allowed_failures),
         bandwidth_bytes_per_s=settings.bandwidth_bytes_per_s,
-        default_data_size_bytes=settings.default_data_size_bytes,
         no_workers_timeout_s=settings.no_workers_timeout_s,
         work_stealing=settings.work_stealing,
         worker_saturation=settings.worker_saturation,
@@ -103,15 +103,13 @@ class Scheduler:
         host: str | None = None,
         port: int = 0,
         protocol: str | None = None,
-        dashboard_address: str | None = None,
-        dashboard: bool | None = None,
-        http_prefix: str | None = "/",
         preload: Any = None,
         preload_argv: Sequence[str] = (),
         plugins: Sequence[Any] = (),
         journal: str | os.PathLike[str] | None = None,
         **kwargs: Any,
     ) -> None:
+        take_dashboard_options(kwargs)
         if kwargs:
             raise TypeError(f"Scheduler has no option {', '.join(sorted(kwargs))}")
         _refuse(
@@ -119,9 +117,6 @@ class Scheduler:
                 "services": bool(services),
                 "service_kwargs": bool(service_kwargs),
                 "extensions": bool(extensions),
-                "dashboard_address": dashboard_address is not None,
-                "dashboard": bool(dashboard),
-                "http_prefix": http_prefix not in ("/", "", None),
                 "preload": bool(preload),
                 "preload_argv": bool(preload_argv),
                 "plugins": bool(plugins),
@@ -129,6 +124,7 @@ class Scheduler:
                 "synchronize_worker_interval": synchronize_worker_interval not in (_DEFAULT_SYNCHRONIZE, None),
             }
         )
+        begin()
         settings = config.scheduler_settings()
         self._wanted_loop = loop
         self._address = address_from_user_args(host, port, interface, protocol, default_host="127.0.0.1")

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from treadle import config
 from treadle.comm.addressing import normalize_address, unparse_address, unparse_host_port
+from treadle.unused_settings import take_dashboard_options
 from treadle.utils.private import make_scratch_directory
 
 #: Options of dask.distributed's workers with nothing behind them here, and the values that ask for nothing.
@@ -18,9 +19,6 @@ _NOT_THERE: Final[dict[str, tuple[Any, ...]]] = {
     "preload_argv": (None, (), []),
     "extensions": (None, {}),
     "metrics": (None, {}),
-    "dashboard_address": (None,),
-    "dashboard": (None, False),
-    "http_prefix": (None, "/"),
     "plugins": (None, (), []),
     "low_level_profiler": (None, False),
     "profile_cycle_interval": (None,),
@@ -33,8 +31,9 @@ _NOT_THERE: Final[dict[str, tuple[Any, ...]]] = {
 }
 
 
-def check_options(options: Mapping[str, Any]) -> None:
-    """Raises NotImplementedError for what is not there yet, TypeError for what is unknown."""
+def check_options(options: dict[str, Any]) -> None:
+    """Raises NotImplementedError for what is not there yet, TypeError for what is unknown. A dashboard is no reason to fail."""
+    take_dashboard_options(options)
     for name, value in options.items():
         if name not in _NOT_THERE:
             raise TypeError(f"Worker has no option {name!r}")

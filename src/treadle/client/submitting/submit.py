@@ -13,7 +13,7 @@ from queue import Queue
 from typing import Any, Final
 
 from dask.base import get_annotations
-from dask.utils import format_bytes, parse_bytes
+from dask.utils import format_bytes
 
 from treadle import config
 from treadle.client.base import ClientBase
@@ -75,7 +75,7 @@ def context_annotations(key: Key) -> dict[str, Any]:
 
 def warn_if_large(nbytes: int, what: str) -> None:
     """Warn the caller's caller when so much is sent as part of the tasks themselves."""
-    if nbytes > _SMALL_BYTES and nbytes > parse_bytes(config.get("distributed.admin.large-graph-warning-threshold", "10MB")):
+    if nbytes > _SMALL_BYTES and nbytes > config.client_settings().large_graph_bytes:
         warnings.warn(
             f"Sending large {what} of size {format_bytes(nbytes)}.\nThis may cause some slowdown.\n"
             "Consider loading the data with Dask directly\n or using futures or delayed objects to embed the data "

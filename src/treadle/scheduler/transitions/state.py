@@ -31,7 +31,6 @@ class Limits:
         *,
         allowed_failures: int = 3,
         bandwidth_bytes_per_s: float = 100e6,
-        default_data_size_bytes: int = 1024,
         no_workers_timeout_s: float | None = None,
         work_stealing: bool = True,
         worker_saturation: float = 1.1,
@@ -48,7 +47,6 @@ class Limits:
     ) -> None:
         self.allowed_failures: int = allowed_failures
         self.bandwidth_bytes_per_s: float = bandwidth_bytes_per_s
-        self.default_data_size_bytes: int = default_data_size_bytes
         self.no_workers_timeout_s: float | None = no_workers_timeout_s
         self.work_stealing: bool = work_stealing
         self.worker_saturation: float = worker_saturation

@@ -137,7 +137,46 @@ def test_too_many_strangers_make_the_listener_busy_until_they_go() -> None:
             writer.close()
         (await connecting).abort()
 
-    play(scene, CommLimits(max_unauthenticated=2))
+    play(scene, CommLimits(max_unauthenticated=2, handshake_patience_s=3600))
+
+
+@pytest.mark.parametrize("silent_host", ["127.0.0.1", "127.0.0.2"])
+def test_silent_strangers_in_all_places_keep_nobody_out(silent_host: str) -> None:
+    """From another host, or from the one (or the gateway) where hundreds of workers are."""
+
+    async def scene(host: Host) -> None:
+        address = host.listener.contact_address
+        port = int(address.rpartition(":")[2])
+        try:
+            strangers = [socket.create_connection(("127.0.0.1", port), LIMIT_S, (silent_host, 0)) for _ in range(64)]
+        except OSError:
+            pytest.skip(f"this machine has no address {silent_host}")
+        try:
+            comms = await asyncio.gather(*[connect(address, ME, secret=SECRET, timeout_s=LIMIT_S) for _ in range(300)])
+            await host.until(lambda: len(host.comms) >= 300)
+            await host.until(lambda: any("took too long" in line for line in host.refusals))
+            assert len(host.refusals) < 64, "told of together"
+            for comm in comms:
+                comm.send(b"x")
+            await host.until(lambda: len(host.frames) == 300)
+            for comm in comms:
+                comm.abort()
+        finally:
+            for stranger in strangers:
+                stranger.close()
+
+    # Nobody makes room because its time is over.
+    play(scene, CommLimits(max_unauthenticated=64, handshake_timeout_s=3600))
+
+
+def test_hundreds_that_come_at_once_come_in_through_a_few_places() -> None:
+    async def scene(host: Host) -> None:
+        address = host.listener.contact_address
+        comms = await asyncio.gather(*[connect(address, ME, secret=SECRET, timeout_s=LIMIT_S) for _ in range(300)])
+        for comm in comms:
+            comm.abort()
+
+    play(scene, CommLimits(max_unauthenticated=8, handshake_timeout_s=3600))
 
 
 def test_a_listener_that_never_answers_costs_the_connector_its_timeout_only() -> None:

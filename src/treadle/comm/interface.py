@@ -113,6 +113,8 @@ class CommLimits:
     handshake_timeout_s: float = 10.0
     #: Connections that have not authenticated themselves yet.
     max_unauthenticated: int = 256
+    #: When there are as many, one of the host that has most of them makes room; for another of that host only after this long.
+    handshake_patience_s: float = 0.5
 
 
 #: (address, handler, my session, secret, limits, refused) -> Listener. Raises OSError with the address in its text (port in use).

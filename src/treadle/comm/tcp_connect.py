@@ -10,6 +10,7 @@ import socket
 from typing import Any
 
 from treadle.comm.addressing import contact_host, parse_address, parse_host_port, unparse_address, unparse_host_port
+from treadle.comm.admission import Admission, Handshake
 from treadle.comm.handshake import NONCE_BYTES, ConnectorHandshake, ListenerHandshake, busy_answer
 from treadle.comm.interface import Backend, Comm, CommHandler, CommLimits, Introduction, Listener, RefusalHandler
 from treadle.comm.tcp import TcpComm
@@ -23,6 +24,8 @@ _BACKLOG = 2048
 _ACCEPTS_A_TURN = 32
 #: Out of file descriptors: accept again after this long.
 _ACCEPT_PAUSE_S = 1.0
+#: Connections that had to make room for others are told of together, after this long.
+_REPORT_S = 1.0
 #: The kernel asks a silent host whether it is there after so many seconds, again after so many, and so often. Its kernel answers,
 #: however busy or stopped its processes are. Of a host that is sent something see ``treadle.comm.tcp``.
 _KEEP_ALIVE = (("TCP_KEEPIDLE", 4), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", 3))
@@ -168,8 +171,10 @@ class TcpListener(Listener):
         self._secret = secret
         self._limits = limits
         self._refused = refused
-        #: Handshakes under way.
-        self._handshakes: set[asyncio.Task[None]] = set()
+        self._admission = Admission(limits.max_unauthenticated, limits.handshake_patience_s)
+        #: The handshakes under way.
+        self._handshakes: dict[Handshake, tuple[asyncio.Task[None], socket.socket]] = {}
+        self._report: asyncio.TimerHandle | None = None
         self._retry: asyncio.TimerHandle | None = None
         self._stopped = False
         host, port = sock.getsockname()[:2]
@@ -184,15 +189,14 @@ class TcpListener(Listener):
         if self._stopped:
             return
         self._stopped = True
-        if self._retry is not None:
-            self._retry.cancel()
+        for timer in (self._retry, self._report):
+            if timer is not None:
+                timer.cancel()
         self._loop.remove_reader(self._sock.fileno())
         self._sock.close()
         # The handler runs inside a handshake's task, and may be the one that stops the listener.
-        tasks = list(self._handshakes - {asyncio.current_task()})
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        others = [place for place, (task, _sock) in self._handshakes.items() if task is not asyncio.current_task()]
+        await asyncio.gather(*[self._close_handshake(place) for place in others], return_exceptions=True)
 
     def _accept(self) -> None:
         for _ in range(_ACCEPTS_A_TURN):
@@ -206,32 +210,64 @@ class TcpListener(Listener):
                 # Mostly: too many open files. Watching on would spin.
                 logger.error("%s cannot accept connections for now: %s", self.listen_address, error)
                 self._loop.remove_reader(self._sock.fileno())
+                place = self._admission.first_to_go()
+                if place is not None:
+                    self._close_handshake(place)
                 self._retry = self._loop.call_later(_ACCEPT_PAUSE_S, self._loop.add_reader, self._sock.fileno(), self._accept)
                 return
-            self._begin_handshake(sock, _socket_address(name))
+            self._begin_handshake(sock, _socket_address(name), str(name[0]))
 
-    def _begin_handshake(self, sock: socket.socket, peer_address: str) -> None:
+    def _begin_handshake(self, sock: socket.socket, peer_address: str, host: str) -> None:
         try:
             _prepare(sock)
-            if len(self._handshakes) >= self._limits.max_unauthenticated:
+            place, evicted = self._admission.enter(host, self._loop.time())
+            if (place is None or evicted is not None) and self._report is None:
+                self._report = self._loop.call_later(_REPORT_S, self._report_crowd, len(self._admission))
+            if evicted is not None:
+                self._close_handshake(evicted)
+            if place is None:
                 sock.send(busy_answer(self._session))
                 sock.close()
-                self._refused(f"refused {peer_address}: {len(self._handshakes)} other connections are in their handshake")
                 return
         except OSError:  # it is gone already
             sock.close()
             return
-        task = self._loop.create_task(self._shake_hands(sock, peer_address))
-        self._handshakes.add(task)
-        task.add_done_callback(self._handshakes.discard)
+        self._handshakes[place] = self._loop.create_task(self._shake_hands(sock, peer_address, place)), sock
 
-    async def _shake_hands(self, sock: socket.socket, peer_address: str) -> None:
+    def _close_handshake(self, place: Handshake) -> asyncio.Task[None]:
+        task, sock = self._handshakes.pop(place)
+        self._admission.leave(place)
+        task.cancel()
+        # One that has not begun yet runs nothing of its own that could close it.
+        task.add_done_callback(lambda _task: sock.close())
+        return task
+
+    def _report_crowd(self, count: int) -> None:
+        """Once for many: a line for each connection would be one more way to do harm."""
+        self._report = None
+        admission = self._admission
+        evicted, admission.evicted = admission.evicted, 0
+        refused, admission.refused = admission.refused, 0
+        self._refused(
+            f"{count} connections were in their handshake: closed {evicted} that took too long or came from the host with most of them, "
+            f"and had no room for {refused} more"
+        )
+
+    async def _shake_hands(self, sock: socket.socket, peer_address: str, place: Handshake) -> None:
+        try:
+            await self._prove(sock, peer_address, place)
+        finally:
+            self._admission.leave(place)
+            self._handshakes.pop(place, None)
+
+    async def _prove(self, sock: socket.socket, peer_address: str, place: Handshake) -> None:
         handshake = ListenerHandshake(self._session, self._secret, os.urandom(NONCE_BYTES))
         refusal: str | None = None
         try:
             async with asyncio.timeout(self._limits.handshake_timeout_s):
                 while handshake.needed:
                     answer = handshake.receive(await _receive_exactly(sock, handshake.needed))
+                    self._admission.has_spoken(place)
                     await self._loop.sock_sendall(sock, answer)
             refusal = handshake.refusal
             local_address = _socket_address(sock.getsockname())

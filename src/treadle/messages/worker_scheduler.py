@@ -171,6 +171,13 @@ class Inventory(Message):
     former: list[int] | None = None
 
 
+class ExplainTask(Message, tag=15):
+    """What does the worker know of the task ``id``, and what does it wait for there? Answered by ``TaskExplained``."""
+
+    request: int
+    id: int
+
+
 class RegisterWorker(Message, tag=64):
     """First message of a worker, on every connection that it makes."""
 
@@ -292,6 +299,18 @@ class LeaveGracefully(Message, tag=78):
     restart: bool = False
 
 
+class TaskExplained(Message, tag=79):
+    """Where a task stands on this worker. ``executing_s``: None unless it executes. ``reasons``: in words, for people."""
+
+    request: int
+    #: The name of its state, ``"executing"``, or ``"unknown"`` when the worker was not given it.
+    state: str
+    #: None: it was not made by one here.
+    attempt: int | None
+    executing_s: float | None
+    reasons: list[str]
+
+
 SchedulerToWorker = (
     WorkerWelcome
     | LearnFunctions
@@ -307,6 +326,7 @@ SchedulerToWorker = (
     | WorkerPeersGone
     | WorkerRefused
     | KeysRenumbered
+    | ExplainTask
 )
 WorkerToScheduler = (
     RegisterWorker
@@ -324,4 +344,5 @@ WorkerToScheduler = (
     | LeaveWorker
     | WorkerRan
     | LeaveGracefully
+    | TaskExplained
 )

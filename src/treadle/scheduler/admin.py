@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import pickle
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final, TypeVar
 
 from treadle.messages.base import FunctionRan, RunFunction, TaskError
-from treadle.messages.client_scheduler import ClientRefused, ClientReply, RanOn, Restart, RunOn
-from treadle.messages.nanny import NannyRun, RestartWorker
+from treadle.messages.client_scheduler import ClientRefused, ClientReply, Query, RanOn, Restart, RunOn
+from treadle.messages.nanny import NannyRan, NannyRun, RestartWorker, WorkerRestarted
 from treadle.messages.scheduler_local import Forget
-from treadle.messages.worker_scheduler import CloseWorker, WorkerRun
+from treadle.messages.worker_scheduler import CloseWorker, ExplainTask, TaskExplained, WorkerRan, WorkerRun
+from treadle.scheduler import queries
 from treadle.scheduler.liveness import Nannies
 from treadle.scheduler.queries import find_worker
 from treadle.scheduler.sessions import Sessions
 from treadle.scheduler.transitions.machine import Transitions
 from treadle.scheduler.transitions.records import WorkerState
 from treadle.serialize.run import run_function
-from treadle.utils.asking import explain_on_worker
 
 logger = logging.getLogger(__name__)
 
 #: What clients are told of their keys when everything is restarted.
 RESTART_REASON = "scheduler-restart"
+#: For a worker to say what it knows of a task, seconds; one that does not answer is busy with code that lets nobody else run.
+_EXPLAIN_S: Final = 5.0
+
+A = TypeVar("A")
 
 
 class Admin:
@@ -37,28 +40,33 @@ class Admin:
         self._tell = tell
         self._scheduler = scheduler
         self._next_request = 1
-        #: Requests under way, by the number that the asked party answers with; and which session was asked.
-        self._waiting: dict[int, tuple[int, asyncio.Future[Any]]] = {}
+        #: Requests under way, by the number that the asked party answers with: which session was asked, and the kind of its answer.
+        self._waiting: dict[int, tuple[int, type, asyncio.Future[Any]]] = {}
 
     # -------------------------------------------------------------------------------- requests to one party
 
-    def _ask(self, number: int, make: Callable[[int], Any]) -> asyncio.Future[Any]:
-        """Send ``make(request)`` to that session; the future has its answer, or ConnectionError when it goes away first."""
+    def _ask(self, number: int, make: Callable[[int], Any], kind: type[A]) -> asyncio.Future[A]:
+        """Send ``make(request)`` to that session; the future has its answer, a ``kind``, or ConnectionError when it goes away first."""
         request = self._next_request
         self._next_request += 1
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting[request] = (number, future)
+        future: asyncio.Future[A] = asyncio.get_running_loop().create_future()
+        self._waiting[request] = (number, kind, future)
         self._sessions.send(number, [make(request)], [])
         return future
 
-    def answered(self, request: int, answer: Any) -> None:
-        _number, future = self._waiting.pop(request, (0, None))
-        if future is not None and not future.done():
-            future.set_result(answer)
+    def answered(self, number: int, answer: Any) -> None:
+        """That session says something that has a ``request``. What it was not asked is nobody's answer."""
+        request: int = answer.request
+        waiting = self._waiting.get(request)
+        if waiting is None or waiting[0] != number or type(answer) is not waiting[1]:
+            return
+        del self._waiting[request]
+        if not waiting[2].done():
+            waiting[2].set_result(answer)
 
     def lost(self, number: int) -> None:
         """That session is gone, and answers no more."""
-        for request, (asked, future) in list(self._waiting.items()):
+        for request, (asked, _kind, future) in list(self._waiting.items()):
             if asked == number:
                 del self._waiting[request]
                 if not future.done():
@@ -86,7 +94,8 @@ class Admin:
                     self._sessions.send(number, [make(0)], [])
                 results = []
             else:
-                futures = [self._ask(number, make) for number, _name in targets]
+                ran = WorkerRan if order.where == "workers" else NannyRan
+                futures = [self._ask(number, make, ran) for number, _name in targets]
                 answers = await asyncio.gather(*futures, return_exceptions=True)
                 results = [(name, _ran(answer, name)) for (_number, name), answer in zip(targets, answers, strict=True)]
         self._sessions.send(client, [RanOn(order.request, results)], [])
@@ -129,7 +138,10 @@ class Admin:
         workers = list(self._core.workers.values())
         replaced = {worker.nanny for worker in workers if worker.nanny is not None and worker.nanny in self._nannies.numbers}
         old = {worker.number for worker in workers}
-        asked = [self._ask(self._nannies.numbers[nanny], lambda request: RestartWorker(request, order.timeout_s)) for nanny in replaced]
+        asked = [
+            self._ask(self._nannies.numbers[nanny], lambda request: RestartWorker(request, order.timeout_s), WorkerRestarted)
+            for nanny in replaced
+        ]
         names = set()
         for worker in workers:
             if worker.nanny not in replaced:
@@ -159,14 +171,33 @@ class Admin:
             return False
         return names <= {worker.name for worker in workers} and nannies <= {worker.nanny for worker in workers if worker.nanny is not None}
 
-    async def ask_worker(self, worker: WorkerState, id: int) -> dict[str, Any]:
-        """What the worker knows of a task: see ``treadle.worker.explaining``. Raises ConnectionError, or RuntimeError when it failed."""
-        payload = pickle.dumps((explain_on_worker, (id,), {}), 5)
-        ran: FunctionRan = await self._ask(worker.number, lambda request: WorkerRun(request, payload))
-        if ran.error is not None:
-            raise RuntimeError(ran.error.exception_text)
-        answer: dict[str, Any] = pickle.loads(ran.payload)
-        return answer
+    async def ask_worker(self, worker: WorkerState, id: int) -> TaskExplained:
+        """What the worker knows of a task. Raises ConnectionError when the worker goes away before it answers."""
+        return await self._ask(worker.number, lambda request: ExplainTask(request, id), TaskExplained)
+
+    async def explain(self, query: Query) -> dict[str, Any]:
+        """The answer to "why": see ``treadle.scheduler.explaining``, and what the worker says that was given the task: ``at_worker``
+        (sentences) and ``executing_s``. Raises ValueError, TypeError."""
+        found: dict[str, Any] = queries.answer(self._core, query.subject, query.options)
+        found["at_worker"], found["executing_s"] = [], None
+        worker = self._core.workers.get(found["worker"] or "")
+        if worker is None:
+            return found
+        try:
+            async with asyncio.timeout(_EXPLAIN_S):
+                said = await self.ask_worker(worker, found["id"])
+        except TimeoutError:
+            found["at_worker"] = [f"nothing, within {_EXPLAIN_S:g} s: something holds its interpreter, or it is stopped"]
+        except ConnectionError as error:
+            found["at_worker"] = [f"nothing: {error}"]
+        else:
+            reasons = found["at_worker"] = list(said.reasons)
+            found["executing_s"] = said.executing_s
+            if said.attempt not in (found["attempt"], None):
+                reasons.append(
+                    f"it has attempt {said.attempt}, the scheduler's is {found['attempt']}: one of the two is about to hear of a change"
+                )
+        return found
 
     def is_replaced(self, worker: WorkerState) -> bool:
         """Whether there will be another one when it is told to restart."""
@@ -188,7 +219,7 @@ class Admin:
                         await asyncio.sleep(0.02)
                     return "OK"
                 number = self._nannies.numbers[worker.nanny or ""]
-                answer = await self._ask(number, lambda request: RestartWorker(request, timeout_s))
+                answer = await self._ask(number, lambda request: RestartWorker(request, timeout_s), WorkerRestarted)
                 if answer.error:
                     logger.warning("worker %s was not restarted: %s", worker.address, answer.error)
                     return "timed out"

@@ -30,7 +30,7 @@ from treadle.messages.client_scheduler import (
 )
 from treadle.messages.nanny import CloseNanny, NannyHeartbeat, NannyRan, NannyWelcome, RegisterNanny, WorkerDied, WorkerRestarted
 from treadle.messages.scheduler_local import Tick
-from treadle.messages.worker_scheduler import CloseWorker, LeaveGracefully, WorkerRan
+from treadle.messages.worker_scheduler import CloseWorker, LeaveGracefully, TaskExplained, WorkerRan
 from treadle.scheduler import queries
 from treadle.scheduler.admin import Admin
 from treadle.scheduler.journaling import Journal
@@ -408,12 +408,14 @@ class Scheduler:
         """What is no business of the core."""
         kind = type(message)
         number = session.number
-        if kind is Query:
+        if kind is Query and message.subject == "why":
+            self._spawn(self._explain(number, message))
+        elif kind is Query:
             self._sessions.send(number, [self._answer(message)], [])
         elif kind is RunOn:
             self._spawn(self._admin.run_on(number, message))
-        elif kind is WorkerRan or kind is NannyRan:
-            self._admin.answered(message.request, message)
+        elif kind is WorkerRan or kind is NannyRan or kind is TaskExplained:
+            self._admin.answered(number, message)
         elif kind is Order:
             self._spawn(self._obey(number, message))
         elif kind is LeaveGracefully:
@@ -426,11 +428,18 @@ class Scheduler:
             self._nannies.add(message.id, message.name, number)
             self._sessions.send(number, [NannyWelcome(number, self.id)], [])
         elif kind is WorkerRestarted:
-            self._admin.answered(message.request, message)
+            self._admin.answered(number, message)
         elif kind is WorkerDied:
             self._liveness.process_ended(number, message)
         elif kind is NannyHeartbeat:
             self._liveness.nanny_beat(number, message, self._loop.time())
+
+    async def _explain(self, client: int, query: Query) -> None:
+        try:
+            reply: ClientReply | ClientRefused = ClientReply(query.request, await self._admin.explain(query))
+        except (ValueError, TypeError) as error:
+            reply = ClientRefused(query.request, type(error).__name__, str(error))
+        self._sessions.send(client, [reply], [])
 
     async def _obey(self, client: int, order: Order) -> None:
         try:

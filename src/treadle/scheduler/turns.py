@@ -14,7 +14,7 @@ from treadle.exceptions import PeerProtocolError
 from treadle.messages.client_scheduler import Order, Query, RegisterClient, Restart, RunOn, Shutdown
 from treadle.messages.nanny import NannyHeartbeat, NannyRan, RegisterNanny, WorkerDied, WorkerRestarted
 from treadle.messages.scheduler_local import ConnectionLost
-from treadle.messages.worker_scheduler import LeaveGracefully, RegisterWorker, WorkerRan
+from treadle.messages.worker_scheduler import LeaveGracefully, RegisterWorker, TaskExplained, WorkerRan
 from treadle.scheduler.journaling import Journal
 from treadle.scheduler.sessions import Arrival, Session, Sessions, events_of
 from treadle.scheduler.transitions.machine import Event, Transitions
@@ -33,6 +33,7 @@ _FOR_THE_SHELL = frozenset(
         Restart,
         RunOn,
         Shutdown,
+        TaskExplained,
         WorkerDied,
         WorkerRan,
         WorkerRestarted,

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any, Final
+from typing import Final
 
 from treadle.scheduler.admin import Admin
 from treadle.scheduler.explaining import reasons
@@ -92,18 +92,18 @@ class Watchdog:
             return found
         try:
             async with asyncio.timeout(_ANSWER_S):
-                answer: dict[str, Any] = await self._admin.ask_worker(worker, task.id)
+                answer = await self._admin.ask_worker(worker, task.id)
         except TimeoutError:
             return [*found, f"the worker does not answer within {_ANSWER_S:g} s: something holds its interpreter, or it is stopped"]
-        except (ConnectionError, RuntimeError) as error:
+        except ConnectionError as error:
             return [*found, f"the worker could not be asked: {error}"]
-        if task.state != PROCESSING or task.attempt != attempt or answer["executing_s"] is not None:
+        if task.state != PROCESSING or task.attempt != attempt or answer.executing_s is not None:
             # It has gone on meanwhile, or it executes, which may take as long as it likes.
             return None
-        if answer["state"] == "ready" and len(worker.processing) > worker.nthreads:
+        if answer.state == "ready" and len(worker.processing) > worker.nthreads:
             # It stands behind others that do execute.
             return None
-        return [*found, *answer["reasons"]]
+        return [*found, *answer.reasons]
 
     def _look_for_contradictions(self) -> None:
         """Tasks that wait for others while nothing at all is to be done would wait for ever."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
+from treadle.messages.worker_scheduler import TaskExplained
 from treadle.worker.execution import RunningTask
 from treadle.worker.transitions.records import (
     CONSTRAINED,
@@ -25,28 +25,18 @@ from treadle.worker.transitions.state import LocalState
 _MOST_NAMED = 5
 
 
-def explain(state: LocalState, id: int, running: Iterable[RunningTask], queued: int, now: float, time_of_day: float) -> dict[str, Any]:
-    """``known``, ``state``, ``attempt``, ``executing_s`` (None: it does not execute) and ``reasons``. ``now`` is on the loop's clock."""
+def explain(
+    state: LocalState, request: int, id: int, running: Iterable[RunningTask], queued: int, now: float, time_of_day: float
+) -> TaskExplained:
+    """The answer to ``request``, about the task ``id``. ``now`` is on the loop's clock."""
     for place in running:
         if place.id == id:
             seconds = time_of_day - place.start_time
-            return {
-                "known": True,
-                "state": "executing",
-                "attempt": place.attempt,
-                "executing_s": seconds,
-                "reasons": [f"it has been executing for {seconds:.3g} s"],
-            }
+            return TaskExplained(request, "executing", place.attempt, seconds, [f"it has been executing for {seconds:.3g} s"])
     task = state.tasks.get(id)
     if task is None or (task.attempt == NO_ATTEMPT and task.state not in (MEMORY, FETCH, FLIGHT, MISSING)):
-        return {"known": False, "state": "unknown", "attempt": None, "executing_s": None, "reasons": ["the worker was not given it"]}
-    return {
-        "known": True,
-        "state": STATE_NAMES[task.state],
-        "attempt": task.attempt,
-        "executing_s": None,
-        "reasons": _reasons(state, task, queued, now),
-    }
+        return TaskExplained(request, "unknown", None, None, ["the worker was not given it"])
+    return TaskExplained(request, STATE_NAMES[task.state], task.attempt, None, _reasons(state, task, queued, now))
 
 
 def _reasons(state: LocalState, task: WorkerTask, queued: int, now: float) -> list[str]:

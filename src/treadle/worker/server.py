@@ -34,11 +34,13 @@ from treadle.messages.base import Message
 from treadle.messages.local import ExecutionsStarted
 from treadle.messages.worker_scheduler import (
     CloseWorker,
+    ExplainTask,
     Inventory,
     LearnFunctions,
     LeaveGracefully,
     LeaveWorker,
     RegisterWorker,
+    TaskExplained,
     UnlearnFunctions,
     WorkerHeartbeat,
     WorkerRan,
@@ -220,10 +222,6 @@ class Worker:
             queued=self._performer.queued,
             answers_under_way=self._server.under_way,
         )
-
-    def explain(self, id: int) -> dict[str, Any]:
-        """Where the task with that id stands here, and what it waits for."""
-        return explain(self._core.state, id, self._performer.running(), self._performer.queued, self.loop.time(), time())
 
     def story(self, *ids: int) -> list[tuple[float, int, str, str]]:
         """(when, id, start, finish) of the last transitions of these tasks, or of all."""
@@ -478,6 +476,8 @@ class Worker:
                 self._functions.unlearn(message.ids)
             elif kind is WorkerRun:
                 self._spawn(self._run(message))
+            elif kind is ExplainTask:
+                self._send([self._explain(message)])
             elif kind is CloseWorker:
                 logger.info("the scheduler closes worker %s: %s", self.name, message.reason)
                 self.restart_requested = self.restart_requested or message.restart
@@ -485,6 +485,10 @@ class Worker:
             else:
                 events.append(message)
         self._performer.handle(events)
+
+    def _explain(self, question: ExplainTask) -> TaskExplained:
+        running, queued = self._performer.running(), self._performer.queued
+        return explain(self._core.state, question.request, question.id, running, queued, self.loop.time(), time())
 
     def _broken(self, error: Exception) -> None:
         if isinstance(error, PeerProtocolError):

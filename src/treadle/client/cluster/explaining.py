@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import pickle
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 from treadle.client.base import ClientBase
-from treadle.exceptions import CommClosedError
-from treadle.messages.client_scheduler import Query, RanOn, RunOn
-from treadle.utils.asking import explain_on_worker
+from treadle.messages.client_scheduler import Query
 from treadle.utils.keys import Key, key_from_wire
-
-#: For the worker to answer; one that does not is busy with code that lets nobody else run.
-_ANSWER_S: Final = 5.0
 
 
 @dataclass(frozen=True)
@@ -59,37 +52,15 @@ class ExplainingMethods(ClientBase):
 
     async def _why(self, key: Key) -> Explanation:
         answer = await self.session.request(lambda number: Query(number, "why", {"key": key}))
-        at_worker: list[str] = []
-        executing_s = None
-        if answer["worker"] is not None:
-            at_worker, executing_s = await self._ask_worker(answer["worker"], answer["id"], answer["attempt"])
         return Explanation(
             key,
             answer["state"],
             answer["reasons"],
             answer["since_s"],
             answer["worker"],
-            at_worker,
-            executing_s,
+            answer["at_worker"],
+            answer["executing_s"],
             [(key_from_wire(need), state) for need, state in answer["waiting_for"]],
             [(key_from_wire(cause), state, reasons) for cause, state, reasons in answer["causes"]],
             answer["suspicious"],
         )
-
-    async def _ask_worker(self, address: str, id: int, attempt: int) -> tuple[list[str], float | None]:
-        payload = pickle.dumps((explain_on_worker, (id,), {}), 5)
-        try:
-            async with asyncio.timeout(_ANSWER_S):
-                answer: RanOn = await self.session.request(lambda number: RunOn(number, "workers", payload, [address]))
-        except TimeoutError:
-            return [f"nothing, within {_ANSWER_S:g} s: something holds its interpreter, or it is stopped"], None
-        except (ValueError, CommClosedError) as error:
-            return [f"nothing: {error}"], None
-        ((_, ran),) = answer.results
-        if ran.error is not None:
-            return [f"nothing: {ran.error.exception_text}"], None
-        said = pickle.loads(ran.payload)
-        reasons = list(said["reasons"])
-        if said["known"] and said["attempt"] not in (attempt, None):
-            reasons.append(f"it has attempt {said['attempt']}, the scheduler's is {attempt}: one of the two is about to hear of a change")
-        return reasons, said["executing_s"]

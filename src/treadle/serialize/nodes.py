@@ -4,7 +4,8 @@ The own part is a list of *parts*, one for each argument, of builtin types only 
 
 - an ``int`` is the value of the dependency at that position in the row's ``dependencies``;
 - a tuple of one is the constant in it;
-- a list is something nested: a kind, then its parts (of a call: the function, positional parts, parts by name or None).
+- a list is something nested: a kind, then its parts (of a call: the function, positional parts, parts by name or None;
+  of a constant that is copied for each call, which only fused tasks have: the constant).
 
 A fused chain of tasks (``_execute_subgraph``) is a function of what it is made of, a ``Subgraph``: planned once, called often.
 """
@@ -21,6 +22,7 @@ TUPLE: Final = 1
 SET: Final = 2
 DICT: Final = 3
 CALL: Final = 4
+COPY: Final = 5
 
 _KINDS: Final[dict[type, int]] = {List: LIST, Tuple: TUPLE, Set: SET, Dict: DICT}
 
@@ -75,6 +77,8 @@ def _nested(part: list[Any], values: Sequence[Any]) -> Any:
     if kind == CALL:
         _, function, args, named = part
         return function(*evaluate(args, values), **evaluate_named(named, values) if named else {})
+    if kind == COPY:
+        return _copied(part[1])
     items = evaluate(part[1:], values)
     if kind == LIST:
         return items
@@ -132,7 +136,7 @@ class Subgraph:
         for key in self._needed(places):
             node = self.nodes[key]
             own = dict(places)
-            steps.append([part_of(node, own)])
+            steps.append([_unshared(part_of(node, own))])
             if len(own) > len(places):
                 raise KeyError(f"the fused task {self.outkey!r} needs {list(own)[len(places) :]}, which is not in it")
             places[key] = len(places)
@@ -156,6 +160,35 @@ class Subgraph:
         return list(ordered)
 
 
+def _unshared(part: Any) -> Any:
+    """The part, such that no call gets a container of constants that another one has got."""
+    if type(part) is tuple:
+        return [COPY, part[0]] if _has_container(part[0]) else part
+    if type(part) is not list or part[0] == COPY:
+        return part
+    if part[0] != CALL:
+        return [part[0], *[_unshared(item) for item in part[1:]]]
+    _, function, args, named = part
+    return [CALL, function, [_unshared(item) for item in args], {name: _unshared(item) for name, item in named.items()} if named else None]
+
+
+def _has_container(value: Any) -> bool:
+    kind = type(value)
+    return kind is list or kind is dict or kind is set or (kind is tuple and any([_has_container(item) for item in value]))
+
+
+def _copied(value: Any) -> Any:
+    """Lists, dicts and sets, at every depth, are others."""
+    kind = type(value)
+    if kind is list:
+        return [_copied(item) for item in value]
+    if kind is dict:
+        return {key: _copied(item) for key, item in value.items()}
+    if kind is set:
+        return set(value)
+    return tuple([_copied(item) for item in value]) if kind is tuple else value
+
+
 def _slots(parts: Sequence[Any]) -> list[int]:
     """The positions that these parts read."""
     slots: list[int] = []
@@ -163,8 +196,10 @@ def _slots(parts: Sequence[Any]) -> list[int]:
         if type(part) is int:
             slots.append(part)
         elif type(part) is list:
-            nested = [*part[2], *(part[3] or {}).values()] if part[0] == CALL else part[1:]
-            slots += _slots(nested)
+            if part[0] == CALL:
+                slots += _slots([*part[2], *(part[3] or {}).values()])
+            elif part[0] != COPY:
+                slots += _slots(part[1:])
     return slots
 
 

@@ -45,6 +45,26 @@ def dumps_function(function: Callable[..., Any]) -> bytes:
         raise TypeError(f"the function {name} cannot be sent to workers: {error}") from error
 
 
+class Unshared:
+    """A function that a call could change: each call gets one of its own, unpickled for it. Raises what that raises."""
+
+    __slots__ = ("_body",)
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Unshared, (self._body,)
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        return loads_function(self._body)(*args, **kwargs)
+
+
+def dumps_unshared(body: bytes) -> bytes:
+    """The pickle of a function that is unpickled anew for each call; ``body`` is its own."""
+    return pickle.dumps(Unshared(body), PROTOCOL)
+
+
 def loads_function(data: Buffer) -> Callable[..., Any]:
     """Raises what unpickling raises, TypeError when it is nothing to call."""
     function = pickle.loads(data)

@@ -12,8 +12,10 @@ from typing import Any, Final
 
 from dask.tokenize import tokenize
 
+from treadle.client.rows.changing import can_change, nodes_can_change, travels_by_name
 from treadle.client.rows.keys import function_name
-from treadle.serialize.spec import dumps_function
+from treadle.serialize.nodes import Subgraph
+from treadle.serialize.spec import dumps_function, dumps_unshared
 
 #: Functions known at a time; the one used longest ago is forgotten.
 MOST_FUNCTIONS: Final = 10_000
@@ -22,13 +24,16 @@ MOST_FUNCTIONS: Final = 10_000
 class KnownFunction:
     """A function as this client sends it. ``id`` is 0 until it is defined, and after it was forgotten."""
 
-    __slots__ = ("__weakref__", "body", "id", "is_subgraph", "name", "token")
+    __slots__ = ("__weakref__", "body", "content", "id", "is_subgraph", "name", "token")
 
-    def __init__(self, name: str, token: str, body: bytes) -> None:
+    def __init__(self, name: str, token: str, body: bytes, content: bytes = b"") -> None:
         self.name = name
         #: Stands for the function in keys.
         self.token = token
+        #: What workers unpickle: once, or for each call if a call can change it (``treadle.serialize.spec.Unshared``).
         self.body = body
+        #: Hash of its pickle; of those of one graph nothing.
+        self.content = content
         self.id = 0
         #: It stands for fused tasks (``treadle.serialize.nodes.Subgraph``).
         self.is_subgraph = False
@@ -80,13 +85,18 @@ class Functions:
         content = blake2b(body, digest_size=16).digest()
         known = self._by_content.get(content)
         if known is None:
-            known = KnownFunction(function_name(function), tokenize(function), body)
+            if can_change(function):
+                body = dumps_unshared(body)
+            known = KnownFunction(function_name(function), tokenize(function), body, content)
             self._by_content[content] = known
         return known
 
     def make_own(self, function: Callable[..., Any]) -> KnownFunction:
         """A function that only one graph needs, until ``forget_own``. Raises TypeError with its name when it cannot be pickled."""
-        known = KnownFunction(function_name(function), "", dumps_function(function))
+        body = dumps_function(function)
+        if nodes_can_change(function.nodes) if type(function) is Subgraph else can_change(function):
+            body = dumps_unshared(body)
+        known = KnownFunction(function_name(function), "", body)
         self._own[known] = None
         return known
 
@@ -102,9 +112,8 @@ class Functions:
         """It was given an id, or used again. Returns the ids of those that are forgotten for it."""
         if known in self._own:
             return []
-        content = blake2b(known.body, digest_size=16).digest()
-        self._by_content[content] = known
-        self._by_content.move_to_end(content)
+        self._by_content[known.content] = known
+        self._by_content.move_to_end(known.content)
         forgotten = []
         while len(self._by_content) > MOST_FUNCTIONS:
             _, oldest = self._by_content.popitem(last=False)
@@ -140,10 +149,7 @@ def _captured(function: Callable[..., Any]) -> tuple[Any, ...] | None:
     """
     kind = type(function)
     if kind is FunctionType:
-        module = sys.modules.get(function.__module__)
-        if "<" not in function.__qualname__ and function.__module__ not in _IMPORTED and module is not None:
-            return ()
-        return _captured_by_value(function)  # type: ignore[arg-type]
+        return () if travels_by_name(function) else _captured_by_value(function)  # type: ignore[arg-type]
     if kind is BuiltinFunctionType:
         return () if getattr(function, "__self__", None) is None or isinstance(function.__self__, type(sys)) else None  # type: ignore[attr-defined]
     if kind is type:
@@ -168,7 +174,9 @@ def _captured_by_value(function: FunctionType) -> tuple[Any, ...] | None:
         if not isinstance(value, _FIXED):
             return None
         # It travels along, with what it refers to itself.
-        if type(value) is FunctionType and value.__module__ in _IMPORTED:
+        if type(value) is FunctionType and not travels_by_name(value):
+            return None
+        if type(value) is BuiltinFunctionType and _captured(value) != ():
             return None
     return (function.__code__, *values)
 

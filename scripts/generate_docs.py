@@ -116,7 +116,10 @@ def markdown(text: str) -> str:
 def type_text(annotation: Any) -> str:
     if isinstance(annotation, type) and not typing.get_args(annotation):
         return "none" if annotation is type(None) else annotation.__name__
-    return str(annotation).replace("typing.", "").replace("treadle.messages.base.", "")
+    text = str(annotation)
+    for name in ("Id", "Count", "Rank", "Finite", "Amount"):
+        text = text.replace(str(getattr(base, name)), name)
+    return text.replace("typing.", "").replace("treadle.messages.base.", "")
 
 
 def field_table(message: type, comments: dict[tuple[str, str], str]) -> list[str]:
@@ -180,6 +183,9 @@ def protocol_page() -> str:
         "The body of a frame is a list of messages in MessagePack; each message is an array whose first element is its kind,",
         "followed by its fields in order. Trailing fields may be left out when they have a default. The buffers of a frame",
         "belong to its messages, in order.",
+        "",
+        "Numbers have bounds: `Id`, `Count` and `Rank` are whole numbers, `Finite` and `Amount` are finite; `Id`, `Count` and `Amount`",
+        "are not negative. A frame with any other number is refused as a whole, before anything of it is done, and its sender is dropped.",
         "",
         "### Shared parts",
         "",

@@ -9,12 +9,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import nan
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import dask.config
 import yaml
 from dask.utils import parse_bytes, parse_timedelta
+
+from treadle.utils.shown import shown
 
 T = TypeVar("T")
 
@@ -43,7 +46,13 @@ def _read(key: str, convert: Callable[[Any], T], kind: str) -> T:
 
 def seconds(value: Any) -> float:
     """``5``, ``"5s"`` or a timedelta as seconds. Raises ValueError for anything else."""
-    return float(parse_timedelta(value))
+    try:
+        time_s = float(parse_timedelta(value))
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError):
+        time_s = nan
+    if isinstance(value, bool) or time_s != time_s:
+        raise ValueError(f'a time is a number of seconds, a text such as "100 ms", or a timedelta; got {shown(value)}')
+    return time_s
 
 
 def _seconds(key: str) -> float:

@@ -1,8 +1,10 @@
 """What users ask of tasks, and how nonsense is refused."""
 
+from fractions import Fraction
+
 import pytest
 
-from treadle.client.options import make_options, row_options, worker_names
+from treadle.client.options import make_options, number, row_options, seconds, worker_names
 
 
 def test_nothing_asked_is_nothing():
@@ -44,3 +46,28 @@ def test_nonsense_is_refused_by_name(asked, error, text):
 def test_rows():
     options = row_options({"retries": 2}, {"loose_restrictions": True, "workers": ["a"], "resources": {"GPU": 1}, "executor": "gpu"})
     assert (options.retries, options.allow_other_workers, options.resources, options.executor) == (2, True, {"GPU": 1.0}, "gpu")
+
+
+ENDLESS = [float("nan"), float("inf"), -float("inf"), 10**101, 10**5000, Fraction(10**400)]
+
+
+@pytest.mark.parametrize("value", ENDLESS, ids=["nan", "inf", "-inf", "long", "longer", "fraction"])
+def test_numbers_are_finite(value: object) -> None:
+    with pytest.raises(ValueError, match="priority must be a finite number"):
+        number("priority", value)
+
+
+def test_large_integers_become_floats_that_the_wire_has() -> None:
+    assert number("priority", 2**70) == 2.0**70 and isinstance(number("priority", 2**70), float)
+
+
+@pytest.mark.parametrize("value", [float("nan"), "nan", "-1s", -1, float("inf"), "1 parsec", "", [], object(), True], ids=repr)
+def test_times_are_finite_and_not_negative(value: object) -> None:
+    with pytest.raises(ValueError, match="fifo_timeout"):
+        seconds("fifo_timeout", value)
+
+
+@pytest.mark.parametrize("amount", [float("nan"), float("inf"), -1], ids=repr)
+def test_amounts_of_resources(amount: float) -> None:
+    with pytest.raises(ValueError, match="GPU"):
+        make_options(resources={"GPU": amount})

@@ -6,10 +6,14 @@ from collections.abc import Iterable, Mapping
 from numbers import Number
 from typing import Any, Final
 
+from treadle import config
 from treadle.messages.base import TaskOptions
+from treadle.utils.shown import shown
 
 #: Annotations that mean something here, by the names under which they may be given; all others are kept and shown.
 _ALIASES: Final = {"restrictions": "workers", "loose_restrictions": "allow_other_workers"}
+#: What is larger in amount the scheduler does not take: see ``treadle.messages.base.Finite``.
+LARGEST_NUMBER: Final = 1e100
 _MEANT: Final = frozenset(["workers", "allow_other_workers", "priority", "retries", "resources", "executor"])
 
 
@@ -82,20 +86,38 @@ def row_options(asked: Mapping[str, Any], annotations: Mapping[str, Any] | None)
 
 
 def number(name: str, value: Any) -> float:
-    """A number. Raises TypeError that names the argument."""
-    if type(value) is int or type(value) is float:
-        return value
-    if isinstance(value, Number) and not isinstance(value, (bool, complex)):
-        return float(value)  # type: ignore[arg-type]
-    raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+    """A finite number, no larger than the scheduler takes. Raises TypeError or ValueError that names the argument."""
+    if type(value) is not int and type(value) is not float:
+        if not isinstance(value, Number) or isinstance(value, (bool, complex)):
+            raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+        try:
+            value = float(value)  # type: ignore[arg-type]
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ValueError(f"{name} must be a finite number, got {shown(value)}") from error
+    if not -LARGEST_NUMBER <= value <= LARGEST_NUMBER:
+        raise ValueError(f"{name} must be a finite number between -1e+100 and 1e+100, got {shown(value)}")
+    if type(value) is int and not -(2**63) <= value < 2**64:
+        return float(value)  # the wire has no longer integers
+    return value  # type: ignore[no-any-return]
+
+
+def seconds(name: str, value: Any) -> float:
+    """A time that is not negative, in seconds: a number, a text with a unit, or a timedelta. Raises ValueError."""
+    try:
+        time_s = config.seconds(value)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    if not 0 <= time_s <= LARGEST_NUMBER:
+        raise ValueError(f"{name} must be a finite time of at least 0, got {shown(value)}")
+    return time_s
 
 
 def _retries(value: Any) -> int:
     if value is None:
         return 0
     retries = number("retries", value)
-    if retries < 0 or retries != int(retries):
-        raise ValueError(f"retries must be a whole number of at least 0, got {value!r}")
+    if not 0 <= retries < 2**60 or retries != int(retries):
+        raise ValueError(f"retries must be a whole number of at least 0, got {shown(value)}")
     return int(retries)
 
 
@@ -104,7 +126,22 @@ def _resources(value: Any) -> dict[str, float] | None:
         return None
     if not isinstance(value, Mapping):
         raise TypeError(f"resources must be a dict of amounts by name, got {type(value).__name__}")
-    return {str(name): float(number(f"resources[{name!r}]", amount)) for name, amount in value.items()} or None
+    amounts: dict[str, float] = {}
+    for name, amount in value.items():
+        needed = float(number(f"resources[{name!r}]", amount))
+        if needed < 0:
+            raise ValueError(f"resources[{name!r}] must be at least 0, got {needed:g}")
+        amounts[text("resources", str(name))] = needed
+    return amounts or None
+
+
+def text(name: str, value: str) -> str:
+    """Text that can travel. Raises ValueError that names the argument."""
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{name}: this text cannot be sent: {value!a} ({error.reason})") from None
+    return value
 
 
 def _plain(value: Any) -> Any:

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 #: A task's key as it travels. ``str`` and numbers as they are; tuples arrive as lists and become tuples
 #: again in ``treadle.utils.keys.key_from_wire``; nothing else is a key.
 WireKey = Any
+#: What a number may be is part of its type: a frame with another one is refused when it is decoded, before anybody acts on it.
+#: (Comparisons with nan are false, so that nothing with bounds is nan.)
+#: The number of a task, a function, a party or a request.
+Id = Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
+#: How many, or how many bytes.
+Count = Annotated[int, msgspec.Meta(ge=0, lt=2**60)]
+#: A place in an order.
+Rank = Annotated[int, msgspec.Meta(ge=-(2**60), lt=2**60)]
+#: A finite number.
+Finite = Annotated[float, msgspec.Meta(ge=-1e100, le=1e100)]
+#: A finite number that is not negative: an amount of something, a time in seconds.
+Amount = Annotated[float, msgspec.Meta(ge=0, le=1e100)]
 
 
 class Message(msgspec.Struct, array_like=True, gc=False, tag_field="kind"):
@@ -34,10 +46,10 @@ class TaskOptions(Message):
     workers: list[str] | None = None
     #: Whether ``workers`` is a wish (True) or a condition (False).
     allow_other_workers: bool = False
-    resources: dict[str, float] | None = None
-    retries: int = 0
+    resources: dict[str, Amount] | None = None
+    retries: Count = 0
     #: Added to the submission's ``priority``; higher runs first.
-    priority: float = 0
+    priority: Finite = 0
     actor: bool = False
     #: Name of the worker's executor; ``None`` means the thread pool.
     executor: str | None = None
@@ -48,7 +60,7 @@ class TaskOptions(Message):
 class Peer(Message):
     """A worker's number (short, used in messages) and the address where it serves data."""
 
-    number: int
+    number: Id
     address: str
 
 
@@ -61,16 +73,16 @@ class Peers(Message):
 class PeersGone(Message):
     """These workers left. Numbers are never used again."""
 
-    numbers: list[int]
+    numbers: list[Id]
 
 
 class Holders(Message):
     """Where a value can be fetched: the task's id and key, its size in bytes, and the workers that have it."""
 
-    id: int
+    id: Id
     key: WireKey
-    nbytes: int
-    workers: list[int]
+    nbytes: Count
+    workers: list[Id]
 
 
 class Block(Message):
@@ -79,22 +91,22 @@ class Block(Message):
     Its out-of-band buffers are the next ``buffers`` frames that ride beside the message, in order.
     """
 
-    ids: list[int]
+    ids: list[Id]
     pickle: bytes
-    buffers: int = 0
+    buffers: Count = 0
 
 
 class Reply(Message):
     """The answer to the request of that number. ``value`` is plain msgpack."""
 
-    request: int
+    request: Id
     value: Any
 
 
 class Refused(Message):
     """The request failed: the name of a builtin or treadle exception, and its text."""
 
-    request: int
+    request: Id
     exception: str
     text: str
 
@@ -105,7 +117,7 @@ class RunFunction(Message):
     Answered by ``FunctionRan`` with the same request, unless ``wait`` is False.
     """
 
-    request: int
+    request: Id
     payload: bytes
     wait: bool = True
 
@@ -113,7 +125,7 @@ class RunFunction(Message):
 class FunctionRan(Message):
     """``error`` is None and ``payload`` the pickled result, or ``error`` says how it failed."""
 
-    request: int
+    request: Id
     payload: bytes
     error: TaskError | None = None
 

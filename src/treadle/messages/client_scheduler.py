@@ -17,11 +17,16 @@ from __future__ import annotations
 from typing import Any
 
 from treadle.messages.base import (
+    Amount,
+    Count,
+    Finite,
     FunctionRan,
     Heartbeat,
+    Id,
     Message,
     Peers,
     PeersGone,
+    Rank,
     Refused,
     Reply,
     TaskError,
@@ -38,13 +43,13 @@ class RegisterClient(Message, tag=1):
     id: str
     versions: dict[str, str]
     #: The number that it was given before, when it comes back; 0: it is new.
-    number: int = 0
+    number: Id = 0
 
 
 class DefineFunctions(Message, tag=2):
     """Functions, pickled, by id. Sent once, before the first task that names them."""
 
-    ids: list[int]
+    ids: list[Id]
     names: list[str]
     bodies: list[bytes]
 
@@ -52,7 +57,7 @@ class DefineFunctions(Message, tag=2):
 class ForgetFunctions(Message, tag=3):
     """The client will not name these ids again; tasks that did keep them."""
 
-    ids: list[int]
+    ids: list[Id]
 
 
 class SubmitTasks(Message, tag=4):
@@ -64,32 +69,32 @@ class SubmitTasks(Message, tag=4):
     """
 
     #: Number of this submission at this client; all chunks of one graph share it.
-    submission: int
-    ids: list[int]
+    submission: Id
+    ids: list[Id]
     keys: list[WireKey]
-    functions: list[int]
+    functions: list[Id]
     payloads: list[bytes]
     #: Ids each row depends on, without duplicates; None when no row has any.
     #: A dependency is an earlier row, an earlier submission, or an id given to ``AttachKeys`` before.
-    dependencies: list[list[int]] | None = None
+    dependencies: list[list[Id]] | None = None
     #: Ids of this message that the client wants to keep; None means all rows.
-    wanted: list[int] | None = None
+    wanted: list[Id] | None = None
     #: Rank of each row in the whole submission, lower first; None means ``first_rank``, ``first_rank + 1``, ...
-    ranks: list[int] | None = None
-    first_rank: int = 0
+    ranks: list[Rank] | None = None
+    first_rank: Rank = 0
     #: How many dependents of each row follow in later chunks; None means none. Keeps the row alive until then.
-    later_dependents: list[int] | None = None
+    later_dependents: list[Count] | None = None
     #: Group name of every row (the part of the key that names the operation); None: derived from each key.
     group: str | None = None
     #: The user's priority, higher first.
-    priority: float = 0
+    priority: Finite = 0
     #: Submissions closer together than this are of one generation, seconds.
-    fifo_timeout_s: float = 60.0
+    fifo_timeout_s: Amount = 60.0
     #: For every row that ``row_options`` does not name.
     options: TaskOptions | None = None
-    row_options: list[tuple[int, TaskOptions]] | None = None
+    row_options: list[tuple[Count, TaskOptions]] | None = None
     #: (row, n): the payload of that row is a pickle whose next n out-of-band buffers ride beside this message.
-    buffers: list[tuple[int, int]] | None = None
+    buffers: list[tuple[Count, Count]] | None = None
     #: Key of the task that submits, when it is submitted from inside a task.
     parent: WireKey | None = None
     #: The client will want the values of the wanted rows here: small ones shall come with ``KeysInMemory``.
@@ -99,20 +104,20 @@ class SubmitTasks(Message, tag=4):
 class AttachKeys(Message, tag=5):
     """The client wants keys that it did not submit itself. Unknown ones are answered by ``KeysCancelled``."""
 
-    ids: list[int]
+    ids: list[Id]
     keys: list[WireKey]
 
 
 class ReleaseKeys(Message, tag=6):
     """The client no longer wants these. The ids are dead afterwards, on both sides."""
 
-    ids: list[int]
+    ids: list[Id]
 
 
 class CancelKeys(Message, tag=7):
     """Release for this client, or for everybody (``force``). Answered by ``KeysCancelled`` to each who loses one."""
 
-    ids: list[int]
+    ids: list[Id]
     force: bool = False
     reason: str | None = None
     msg: str | None = None
@@ -121,17 +126,17 @@ class CancelKeys(Message, tag=7):
 class RetryKeys(Message, tag=8):
     """Run these erred tasks again, and the erred tasks they depend on. Answered by ``KeysPending``."""
 
-    ids: list[int]
+    ids: list[Id]
 
 
 class KeysScattered(Message, tag=9):
     """The client put these values on workers itself (``PutData``) and wants them kept."""
 
-    ids: list[int]
+    ids: list[Id]
     keys: list[WireKey]
     #: For each key the numbers of the workers that took it.
-    workers: list[list[int]]
-    nbytes: list[int]
+    workers: list[list[Id]]
+    nbytes: list[Count]
     types: list[str]
 
 
@@ -141,7 +146,7 @@ class Query(Message, tag=10):
     Subjects: see ``treadle/scheduler/queries.py``.
     """
 
-    request: int
+    request: Id
     subject: str
     options: dict[str, Any]
 
@@ -152,7 +157,7 @@ class RunOn(Message, tag=11):
     ``workers``: addresses or names; None means all. Answered by ``RanOn``.
     """
 
-    request: int
+    request: Id
     where: str
     payload: bytes
     workers: list[str] | None = None
@@ -162,8 +167,8 @@ class RunOn(Message, tag=11):
 class Restart(Message, tag=12):
     """Cancel everything, restart all workers. Answered by ``Reply`` or ``Refused`` (TimeoutError)."""
 
-    request: int
-    timeout_s: float
+    request: Id
+    timeout_s: Amount
     wait_for_workers: bool = True
 
 
@@ -182,13 +187,13 @@ class ClientHeartbeat(Heartbeat, tag=15):
 class FireAndForget(Message, tag=16):
     """Keep these running even when no client wants them; released when they are finished or erred."""
 
-    ids: list[int]
+    ids: list[Id]
 
 
 class Sent(Message, tag=17):
     """Last message of a frame, its number: 1, 2, ... All frames have one but those that only register or are a heartbeat."""
 
-    sequence: int
+    sequence: Id
     #: ``Received`` is wanted soon: the client keeps much.
     urgent: bool = False
 
@@ -197,9 +202,9 @@ class ConfirmKeys(Message, tag=18):
     """The client came back, and these are all the keys it wants. Those that the scheduler does not know as wanted are answered
     by ``KeysCancelled``, and the state of all others is told anew. What it does not name it does not want."""
 
-    ids: list[int]
+    ids: list[Id]
     #: Keys whose failure it was told: it keeps that, even if the scheduler does not know them.
-    erred: list[int] = []
+    erred: list[Id] = []
 
 
 class ReattachKeys(Message, tag=19):
@@ -208,7 +213,7 @@ class ReattachKeys(Message, tag=19):
     ``KeysCancelled`` names those that nobody has brought after a while.
     """
 
-    ids: list[int]
+    ids: list[Id]
     keys: list[WireKey]
 
 
@@ -218,7 +223,7 @@ class Order(Message, tag=20):
     Subjects and options: see ``treadle/scheduler/moving.py``.
     """
 
-    request: int
+    request: Id
     subject: str
     options: dict[str, Any]
 
@@ -229,11 +234,11 @@ class PublishData(Message, tag=21):
     Answered by ``Reply``, or ``Refused`` (KeyError): the name is taken, or a key is not known.
     """
 
-    request: int
+    request: Id
     name: WireKey
     #: The pickled object; the futures in it are keys there.
     body: bytes
-    ids: list[int]
+    ids: list[Id]
     #: In place of what has the name now.
     override: bool = False
     #: The answer was lost with a stream: the same once more is no other dataset.
@@ -243,7 +248,7 @@ class PublishData(Message, tag=21):
 class UnpublishData(Message, tag=22):
     """Take a name back. Answered by ``Reply``, or ``Refused`` (KeyError): nothing is called so."""
 
-    request: int
+    request: Id
     name: WireKey
     again: bool = False
 
@@ -254,11 +259,11 @@ class UnpublishData(Message, tag=22):
 class ClientWelcome(Message, tag=64):
     """Answer to ``RegisterClient``: the number that prefixes this client's ids."""
 
-    number: int
+    number: Id
     scheduler_id: str
     #: The scheduler knew the client, and has its frames up to ``received``.
     known: bool = False
-    received: int = 0
+    received: Id = 0
 
 
 class KeysInMemory(Message, tag=65):
@@ -267,16 +272,16 @@ class KeysInMemory(Message, tag=65):
     ``values``: pickles of small values that ride along, in the order of ``ids``; empty for those that do not.
     """
 
-    worker: int
+    worker: Id
     type: str
-    ids: list[int]
+    ids: list[Id]
     values: list[bytes] | None = None
 
 
 class KeysErred(Message, tag=66):
     """These failed, all for the same error. ``blame`` is the key of the task that raised."""
 
-    ids: list[int]
+    ids: list[Id]
     error: TaskError
     blame: WireKey
 
@@ -284,7 +289,7 @@ class KeysErred(Message, tag=66):
 class KeysPending(Message, tag=67):
     """These were finished or erred and are being computed (again)."""
 
-    ids: list[int]
+    ids: list[Id]
 
 
 class KeysCancelled(Message, tag=68):
@@ -293,7 +298,7 @@ class KeysCancelled(Message, tag=68):
     Reasons in use: the user's text, "already forgotten", "scheduler-restart", "lost dependencies", "unknown".
     """
 
-    ids: list[int]
+    ids: list[Id]
     reason: str
     msg: str | None = None
 
@@ -301,20 +306,20 @@ class KeysCancelled(Message, tag=68):
 class KeysLost(Message, tag=69):
     """The only copy of this data went away, and there is no recipe to make it again."""
 
-    ids: list[int]
+    ids: list[Id]
 
 
 class KeysAliased(Message, tag=70):
     """These ids of yours are tasks that have another id already; that one is used from now on."""
 
-    ids: list[int]
-    canonical: list[int]
+    ids: list[Id]
+    canonical: list[Id]
 
 
 class RanOn(Message, tag=71):
     """(address, result) for each party that ran it; ``FunctionRan.request`` is of no interest there."""
 
-    request: int
+    request: Id
     results: list[tuple[str, FunctionRan]]
 
 
@@ -343,7 +348,7 @@ class ClientPeersGone(PeersGone, tag=76):
 class Received(Message, tag=77):
     """The scheduler has the client's frames up to this number (see ``Sent``) and answers for them."""
 
-    sequence: int
+    sequence: Id
 
 
 ClientToScheduler = (

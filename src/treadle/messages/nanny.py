@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from treadle.messages.base import FunctionRan, Heartbeat, Message, RunFunction
+from treadle.messages.base import Amount, Count, FunctionRan, Heartbeat, Id, Message, RunFunction
 
 
 class NannyWelcome(Message, tag=1):
     """Answer to ``RegisterNanny``."""
 
-    number: int
+    number: Id
     scheduler_id: str
 
 
 class RestartWorker(Message, tag=2):
     """End the worker process, by force after ``timeout_s``, and start another. Answered by ``WorkerRestarted``."""
 
-    request: int
-    timeout_s: float
+    request: Id
+    timeout_s: Amount
 
 
 class NannyRun(RunFunction, tag=3):
@@ -35,27 +35,27 @@ class RegisterNanny(Message, tag=64):
     id: str
     name: str
     host: str
-    pid: int
+    pid: Count
 
 
 class WorkerRestarted(Message, tag=65):
     """``error`` is empty when the new process was started."""
 
-    request: int
+    request: Id
     error: str
 
 
 class WorkerDied(Message, tag=66):
     """The worker process ended: its exit code, negative for a signal, and the end of its stderr."""
 
-    pid: int
+    pid: Count
     exitcode: int
     stderr: str
     #: What its threads were executing; when the end came from one task, only that.
-    executing: list[int] = []
-    attempts: list[int] = []
+    executing: list[Id] = []
+    attempts: list[Count] = []
     #: Seconds since the epoch.
-    died_at: float = 0.0
+    died_at: Amount = 0.0
     #: It was told to end, by whoever: nobody is to blame.
     planned: bool = False
     #: It was killed for want of memory.

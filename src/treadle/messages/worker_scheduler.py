@@ -10,12 +10,17 @@ what it knows, and sends what follows: assignments that never arrived, keys to d
 from __future__ import annotations
 
 from treadle.messages.base import (
+    Amount,
+    Count,
+    Finite,
     FunctionRan,
     Heartbeat,
     Holders,
+    Id,
     Message,
     Peers,
     PeersGone,
+    Rank,
     Refused,
     RunFunction,
     TaskError,
@@ -29,7 +34,7 @@ from treadle.messages.base import (
 class WorkerWelcome(Message, tag=1):
     """Answer to ``RegisterWorker``."""
 
-    number: int
+    number: Id
     scheduler_id: str
     #: The scheduler knew the worker.
     known: bool = False
@@ -38,34 +43,34 @@ class WorkerWelcome(Message, tag=1):
 class LearnFunctions(Message, tag=2):
     """Functions, pickled, by id; sent once to each worker, before the first task that names them."""
 
-    ids: list[int]
+    ids: list[Id]
     bodies: list[bytes]
 
 
 class UnlearnFunctions(Message, tag=3):
     """No task of these functions will come any more."""
 
-    ids: list[int]
+    ids: list[Id]
 
 
 class ComputeTasks(Message, tag=4):
     """Run these: columns, a row a task. See ``SubmitTasks`` for functions, payloads and buffers."""
 
-    ids: list[int]
+    ids: list[Id]
     keys: list[WireKey]
-    attempts: list[int]
-    functions: list[int]
+    attempts: list[Count]
+    functions: list[Id]
     payloads: list[bytes]
     #: (minus the user's priority, generation, rank): smaller runs first.
-    priorities: list[tuple[float, float, int]]
+    priorities: list[tuple[Finite, Finite, Rank]]
     #: Ids each row depends on; None when no row has any.
-    dependencies: list[list[int]] | None = None
+    dependencies: list[list[Id]] | None = None
     #: Each dependency of this message once. The worker itself may be among the holders.
     holders: list[Holders] | None = None
-    row_options: list[tuple[int, TaskOptions]] | None = None
-    buffers: list[tuple[int, int]] | None = None
+    row_options: list[tuple[Count, TaskOptions]] | None = None
+    buffers: list[tuple[Count, Count]] | None = None
     #: Rows whose value, when it is small, shall be in ``TasksFinished``, too.
-    eager: list[int] | None = None
+    eager: list[Id] | None = None
 
 
 class DropKeys(Message, tag=5):
@@ -76,15 +81,15 @@ class DropKeys(Message, tag=5):
     There is no other answer.
     """
 
-    ids: list[int]
-    unconfirmed: list[int] | None = None
+    ids: list[Id]
+    unconfirmed: list[Id] | None = None
 
 
 class TakeBack(Message, tag=6):
     """Give these back if they have not started. Answered by ``TasksTakenBack``."""
 
-    ids: list[int]
-    attempts: list[int]
+    ids: list[Id]
+    attempts: list[Count]
 
 
 class HoldersChanged(Message, tag=7):
@@ -125,8 +130,8 @@ class WorkerRefused(Refused, tag=13):
 class KeysRenumbered(Message, tag=14):
     """These values of the worker have other ids from here on (same length)."""
 
-    ids: list[int]
-    canonical: list[int]
+    ids: list[Id]
+    canonical: list[Id]
 
 
 # --------------------------------------------------------------------------------------- worker -> scheduler
@@ -135,40 +140,40 @@ class KeysRenumbered(Message, tag=14):
 class TaskErred(Message):
     """A row of ``TasksErred``: how an attempt failed."""
 
-    id: int
-    attempt: int
+    id: Id
+    attempt: Count
     error: TaskError
-    start: float
-    stop: float
+    start: Amount
+    stop: Amount
 
 
 class Inventory(Message):
     """What a worker has when it comes back. Keys and types in columns, a row a task."""
 
     #: Values it holds; ``types`` index into ``type_names``.
-    ids: list[int]
+    ids: list[Id]
     keys: list[WireKey]
-    nbytes: list[int]
-    types: list[int]
+    nbytes: list[Count]
+    types: list[Count]
     type_names: list[str]
     #: What was handed over by clients a moment ago, if it is here still or not: their news of it may be on its way.
-    fresh: list[int]
+    fresh: list[Id]
     #: Assignments that are not finished, and how far they are: 0 not started, 1 executing, 2 left the thread pool.
-    assigned: list[int]
+    assigned: list[Id]
     assigned_keys: list[WireKey]
-    attempts: list[int]
-    stages: list[int]
+    attempts: list[Count]
+    stages: list[Count]
     #: Failures of late, whose reports may have been lost.
     erred: list[TaskErred]
     #: Values that it waits for from others.
-    fetching: list[int]
+    fetching: list[Id]
     #: Functions, and numbers of workers, that it was told of.
-    functions: list[int]
-    peers: list[int]
+    functions: list[Id]
+    peers: list[Id]
     status: str
     #: Its own number before: clients may have been told that. And the ones that it had before that one, the last of them.
-    number: int = 0
-    former: list[int] | None = None
+    number: Id = 0
+    former: list[Id] | None = None
 
 
 class ExplainTask(Message, tag=15):
@@ -186,11 +191,11 @@ class RegisterWorker(Message, tag=64):
     address: str
     name: str
     host: str
-    nthreads: int
+    nthreads: Count
     #: Bytes; 0 means no limit.
-    memory_limit: int
-    resources: dict[str, float]
-    pid: int
+    memory_limit: Count
+    resources: dict[str, Amount]
+    pid: Count
     local_directory: str
     versions: dict[str, str]
     #: Id of the nanny that watches it, if any.
@@ -205,14 +210,14 @@ class TasksFinished(Message, tag=65):
     ``values``: pickles of small values of eager rows, empty for all others. The scheduler passes them on and keeps none.
     """
 
-    ids: list[int]
-    attempts: list[int]
-    nbytes: list[int]
-    types: list[int]
+    ids: list[Id]
+    attempts: list[Count]
+    nbytes: list[Count]
+    types: list[Count]
     type_names: list[str]
     #: Wall-clock start and stop of the computation, seconds since the epoch.
-    starts: list[float]
-    stops: list[float]
+    starts: list[Amount]
+    stops: list[Amount]
     values: list[bytes] | None = None
 
 
@@ -225,8 +230,8 @@ class TasksErred(Message, tag=66):
 class TasksRescheduled(Message, tag=67):
     """These raised ``Reschedule``: run them elsewhere."""
 
-    ids: list[int]
-    attempts: list[int]
+    ids: list[Id]
+    attempts: list[Count]
 
 
 class TasksStarted(Message, tag=68):
@@ -235,42 +240,42 @@ class TasksStarted(Message, tag=68):
     What a dead worker was executing last is what is blamed for its death.
     """
 
-    ids: list[int]
-    attempts: list[int]
+    ids: list[Id]
+    attempts: list[Count]
 
 
 class TasksSeceded(Message, tag=69):
     """These left the thread pool; their threads' places are free again."""
 
-    ids: list[int]
-    attempts: list[int]
+    ids: list[Id]
+    attempts: list[Count]
 
 
 class TasksTakenBack(Message, tag=70):
     """Answer to ``TakeBack``: given back, or started (or finished) already, or not known."""
 
-    ids: list[int]
-    attempts: list[int]
-    kept: list[int]
+    ids: list[Id]
+    attempts: list[Count]
+    kept: list[Id]
 
 
 class ReplicasAdded(Message, tag=71):
     """The worker fetched copies of these."""
 
-    ids: list[int]
+    ids: list[Id]
 
 
 class ReplicasDropped(Message, tag=72):
     """The worker no longer has these, of its own accord."""
 
-    ids: list[int]
+    ids: list[Id]
 
 
 class ReplicasMissing(Message, tag=73):
     """These could not be had from those holders (same length). The worker waits for ``HoldersChanged`` or ``DropKeys``."""
 
-    ids: list[int]
-    holders: list[int]
+    ids: list[Id]
+    holders: list[Id]
 
 
 class WorkerHeartbeat(Heartbeat, tag=74):

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from treadle.messages.base import Block, Message, Refused, TaskError, WireKey
+from treadle.messages.base import Block, Count, Id, Message, Refused, TaskError, WireKey
 
 
 class GetData(Message, tag=1):
     """Send the values of these. Answered by ``Data`` or ``Busy``."""
 
-    request: int
-    ids: list[int]
+    request: Id
+    ids: list[Id]
 
 
 class PutData(Message, tag=2):
     """Keep these values. Answered by ``DataStored`` or ``PeerRefused``."""
 
-    request: int
-    ids: list[int]
+    request: Id
+    ids: list[Id]
     keys: list[WireKey]
     blocks: list[Block]
 
@@ -28,23 +28,23 @@ class Data(Message, tag=64):
     ids asked for (it is bounded in bytes): an id that is in none of the three is to be asked for again.
     """
 
-    request: int
+    request: Id
     blocks: list[Block]
-    missing: list[int]
-    failed: list[tuple[int, TaskError]]
+    missing: list[Id]
+    failed: list[tuple[Id, TaskError]]
 
 
 class Busy(Message, tag=65):
     """Too many requests at once: ask again in a while."""
 
-    request: int
+    request: Id
 
 
 class DataStored(Message, tag=66):
     """Sizes and type names of what was stored, in the order of ``PutData.ids``."""
 
-    request: int
-    nbytes: list[int]
+    request: Id
+    nbytes: list[Count]
     types: list[str]
 
 

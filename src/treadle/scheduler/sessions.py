@@ -47,6 +47,8 @@ class Session:
         self.decode = decoder
         #: Set when the stream was closed on purpose: its end is no loss.
         self.leaving = False
+        #: It broke the protocol: what it still says does not count.
+        self.refused = False
         self.last_heard_s = 0.0
 
 

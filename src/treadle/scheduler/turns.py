@@ -11,10 +11,10 @@ from typing import Any
 
 from treadle.comm.interface import Role
 from treadle.exceptions import PeerProtocolError
-from treadle.messages.client_scheduler import Order, Query, RegisterClient, Restart, RunOn, Shutdown
+from treadle.messages.client_scheduler import ClientRefused, Order, Query, RegisterClient, Restart, RunOn, Shutdown
 from treadle.messages.nanny import NannyHeartbeat, NannyRan, RegisterNanny, WorkerDied, WorkerRestarted
 from treadle.messages.scheduler_local import ConnectionLost
-from treadle.messages.worker_scheduler import LeaveGracefully, RegisterWorker, TaskExplained, WorkerRan
+from treadle.messages.worker_scheduler import LeaveGracefully, RegisterWorker, TaskExplained, WorkerRan, WorkerRefused
 from treadle.scheduler.journaling import Journal
 from treadle.scheduler.sessions import Arrival, Session, Sessions, events_of
 from treadle.scheduler.transitions.machine import Event, Transitions
@@ -22,7 +22,7 @@ from treadle.scheduler.transitions.machine import Event, Transitions
 logger = logging.getLogger(__name__)
 
 #: What is no business of the core.
-_FOR_THE_SHELL = frozenset(
+FOR_THE_SHELL = frozenset(
     [
         LeaveGracefully,
         NannyHeartbeat,
@@ -39,6 +39,10 @@ _FOR_THE_SHELL = frozenset(
         WorkerRestarted,
     ]
 )
+
+
+#: How a party is told that it broke the protocol. (A nanny is closed without a word.)
+_REFUSALS: dict[Role, Callable[[int, str, str], Any]] = {Role.CLIENT: ClientRefused, Role.WORKER: WorkerRefused}
 
 
 class Turns:
@@ -76,11 +80,16 @@ class Turns:
             if arrival.body is None:
                 self._ended(session, arrival.error, events)
                 continue
+            if session.refused:
+                continue
             try:
                 fresh = events_of(arrival)
             except PeerProtocolError as error:
-                logger.warning("dropping %s: %s", session.comm.peer_address, error)
-                session.comm.abort()
+                # As if the core had refused it: it is gone, and would only say the same once more if it came back.
+                events.append(Event(session.number, ConnectionLost(blame=False)))
+                self.handle(events)
+                events = []
+                self._refuse(session, str(error))
                 continue
             if fresh and type(fresh[0].message) in (RegisterWorker, RegisterClient):
                 # Who is known depends on what came before, which may be another connection of the same party.
@@ -90,7 +99,7 @@ class Turns:
             if self.journal is not None and session.role is Role.CLIENT:
                 fresh = self.journal.mark(session.number, arrival, fresh)
             for event in fresh:
-                if type(event.message) in _FOR_THE_SHELL:
+                if type(event.message) in FOR_THE_SHELL:
                     self.handle(events)
                     events = []
                     self._on_message(session, event.message)
@@ -155,8 +164,21 @@ class Turns:
                 self.journal.drop_when_durable(result.late_drops)
         for number, messages, frames in result.sends:
             self._sessions.send(number, messages, frames)
+        for number, reason in result.offenders:
+            session = self._sessions.by_number.get(number)
+            if session is not None and not session.refused:
+                self._refuse(session, reason)
         for number, reason in result.closes:
             session = self._sessions.by_number.get(number)
-            if session is not None:
+            if session is not None and not session.refused:
                 logger.info("closing %s: %s", session.comm.peer_address, reason)
                 self._on_close(number, reason)
+
+    def _refuse(self, session: Session, why: str) -> None:
+        """It broke the protocol: it is told so, and closed."""
+        logger.warning("dropping %s: %s", session.comm.peer_address, why)
+        session.refused = True
+        refusal = _REFUSALS.get(session.role)
+        if refusal is not None:
+            self._sessions.send(session.number, [refusal(0, PeerProtocolError.__name__, why)], [])
+        self._on_close(session.number, why)

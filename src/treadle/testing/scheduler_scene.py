@@ -18,6 +18,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from treadle.exceptions import PeerProtocolError
 from treadle.messages.base import TaskError, TaskOptions
 from treadle.messages.client_scheduler import (
     AttachKeys,
@@ -116,7 +117,12 @@ class SchedulerScene:
         events = []
         for name, message, frames in arrivals:
             number = self.parties[name].number if name else 0
-            events.append(Event(number, _as_received(message), frames))
+            try:
+                events.append(Event(number, _as_received(message), frames))
+            except PeerProtocolError as error:
+                # As the scheduler's shell does.
+                self.closed.append((name, str(error)))
+                events.append(Event(number, ConnectionLost(blame=False)))
         result = self.handle(events)
         self.core.validate()
         by_number = {party.number: party for party in self.parties.values()}

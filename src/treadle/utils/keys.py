@@ -22,7 +22,8 @@ def is_key(key: Any) -> bool:
             if not is_key(part):
                 return False
         return True
-    return isinstance(key, (str, bytes, int, float))
+    # Numbers that are none are not equal to themselves: what has such a key could never be found again.
+    return isinstance(key, (str, bytes, int)) or (isinstance(key, float) and key == key)
 
 
 def group_of(key: Key) -> str:

@@ -100,8 +100,8 @@ def check_resources(resources: Mapping[str, Any]) -> dict[str, float]:
             found[str(name)] = float(amount)
         except (TypeError, ValueError) as error:
             raise ValueError(f"resource {name!r} must be a number, got {amount!r}") from error
-        if not found[str(name)] >= 0:
-            raise ValueError(f"resource {name!r} must not be negative, got {amount!r}")
+        if not 0 <= found[str(name)] <= 1e100:
+            raise ValueError(f"resource {name!r} must be a finite amount of at least 0, got {amount!r}")
     return found
 
 

@@ -44,6 +44,7 @@ from treadle.messages.worker_scheduler import (
     UnlearnFunctions,
     WorkerHeartbeat,
     WorkerRan,
+    WorkerRefused,
     WorkerRun,
 )
 from treadle.serialize.errors import dump_error
@@ -482,6 +483,10 @@ class Worker:
                 logger.info("the scheduler closes worker %s: %s", self.name, message.reason)
                 self.restart_requested = self.restart_requested or message.restart
                 self._end(LeaveWorker(message.reason))
+            elif kind is WorkerRefused:
+                logger.error("the scheduler %s dropped worker %s, which closes: %s", self.scheduler_address, self.name, message.text)
+                self.restart_requested = True
+                self._end(None)
             else:
                 events.append(message)
         self._performer.handle(events)

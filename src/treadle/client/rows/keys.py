@@ -106,6 +106,8 @@ def check_key(key: Any) -> None:
     if isinstance(key, tuple):
         for part in key:
             check_key(part)
+    elif isinstance(key, float) and key != key:
+        raise ValueError("nan cannot be a key: it is not equal to itself, so its task could not be found again")
     elif isinstance(key, int) and not -(2**63) <= key < 2**64:
         raise ValueError(f"a number this large cannot be a key: {key}")
     elif isinstance(key, str):

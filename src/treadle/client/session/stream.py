@@ -551,6 +551,12 @@ class Session:
         return True
 
     def _refused(self, message: ClientRefused) -> None:
+        if message.request == 0 and message.exception == PeerProtocolError.__name__:
+            # What it said would be refused once more: there is no coming back.
+            self.closed_reason = f"the scheduler dropped this client: {message.text}"
+            logger.error("%s", self.closed_reason)
+            self.loop.call_soon(self._give_up, self.closed_reason)
+            return
         error = refusal(message.exception, message.text)
         if self._requests.refuse(message.request, error):
             return

@@ -8,10 +8,9 @@ from typing import Any, Final
 import dask
 from dask.base import is_dask_collection
 
-from treadle import config
 from treadle.client.data.transfers import DataMethods
 from treadle.client.futures import Future
-from treadle.client.options import make_options, number, row_options
+from treadle.client.options import make_options, number, row_options, seconds
 from treadle.client.rows.columns import Columns
 from treadle.client.rows.encoding import Encoding, Row
 from treadle.client.rows.graph import Table, build_table, dependents_later, flat_keys, replace_keys
@@ -144,7 +143,7 @@ class CollectionMethods(DataMethods, SubmitMethods):
         options = make_options(
             workers=workers, allow_other_workers=allow_other_workers, resources=resources, retries=retries, actor=bool(actors)
         )
-        return Terms(options, number("priority", priority), config.seconds(fifo_timeout), self._parent())
+        return Terms(options, number("priority", priority), seconds("fifo_timeout", fifo_timeout), self._parent())
 
     def _is_known(self, key: Key) -> bool:
         state = self.session.ledger.states.get(key)

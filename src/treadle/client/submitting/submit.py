@@ -6,7 +6,7 @@ import pickle
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import blake2b
 from marshal import dumps as marshal_dumps
 from queue import Queue
@@ -18,7 +18,7 @@ from dask.utils import format_bytes
 from treadle import config
 from treadle.client.base import ClientBase
 from treadle.client.futures import Future
-from treadle.client.options import make_options, number
+from treadle.client.options import make_options, number, seconds
 from treadle.client.rows.calls import Call, Constants, check_callable, prepare
 from treadle.client.rows.columns import Columns
 from treadle.client.rows.functions import KnownFunction, is_importable
@@ -38,7 +38,7 @@ _NOTHING_ASKED: Final = (None, None, None, 0, False, False)
 #: Below this nobody is warned, whatever the threshold.
 _SMALL_BYTES: Final = 10_000
 
-_seconds = lru_cache(config.seconds)
+_fifo_timeout_s = lru_cache(partial(seconds, "fifo_timeout"))
 
 
 class Terms:
@@ -65,7 +65,7 @@ class Terms:
 @lru_cache
 def _plain_terms(fifo_timeout: Any) -> Terms:
     """Of calls that ask for nothing, made outside of tasks."""
-    return Terms(None, 0, config.seconds(fifo_timeout), None)
+    return Terms(None, 0, seconds("fifo_timeout", fifo_timeout), None)
 
 
 def context_annotations(key: Key) -> dict[str, Any]:
@@ -148,7 +148,7 @@ class SubmitMethods(ClientBase):
             actor=actor,
             annotations=context_annotations(key) if annotations else None,
         )
-        return Terms(options, number("priority", priority), _seconds(fifo_timeout), self._parent())
+        return Terms(options, number("priority", priority), _fifo_timeout_s(fifo_timeout), self._parent())
 
     def _find_function(self, func: Callable[..., Any]) -> KnownFunction:
         with self.session.lock:

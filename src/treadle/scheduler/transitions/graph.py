@@ -29,18 +29,21 @@ def define_functions(state: ClusterState, client: ClientState, message: Any) -> 
     ids, names, bodies = message.ids, message.names, message.bodies
     if not len(ids) == len(names) == len(bodies):
         raise PeerProtocolError("DefineFunctions: columns of different lengths")
-    for id, name, body in zip(ids, names, bodies, strict=True):
+    if len(set(ids)) != len(ids):
+        raise PeerProtocolError("DefineFunctions: an id stands twice")
+    for id, body in zip(ids, bodies, strict=True):
         known = state.functions.get(id)
-        if known is not None and id >> 32 == client.number and (client.stranger or known.body == body):
+        if id >> 32 != client.number or (known is not None and not client.stranger and known.body != body):
+            raise PeerProtocolError(f"DefineFunctions: id {id} is not this client's to give")
+    for id, name, body in zip(ids, names, bodies, strict=True):
+        function = state.functions.get(id)
+        if function is None:
+            function = FunctionState(id, name, body)
+            state.functions[id] = function
+        else:
             # It was defined by this client before it was given up, and tasks of others call it still; or the client was told that
             # it had been given up, by a scheduler that has not lived to write that down.
-            known.held = True
-            client.functions[id] = known
-            continue
-        if known is not None or id >> 32 != client.number:
-            raise PeerProtocolError(f"DefineFunctions: id {id} is not this client's to give")
-        function = FunctionState(id, name, body)
-        state.functions[id] = function
+            function.held = True
         client.functions[id] = function
 
 

@@ -101,6 +101,8 @@ class TurnResult:
         self.sends: list[tuple[int, list[Any], list[Any]]] = []
         #: (session number, why): parties that broke the protocol, or were refused, or said goodbye.
         self.closes: list[tuple[int, str]] = []
+        #: Those of ``closes`` that broke the protocol; they are told so.
+        self.offenders: list[tuple[int, str]] = []
         #: What must outlive the scheduler, in order: messages of ``messages.journal``, and records of events. Empty without a journal.
         self.records: list[Any] = []
         #: (number of a worker, id): values to be dropped when these records are durable, see ``is_dropped``.
@@ -218,6 +220,7 @@ class Transitions:
                 self._take(event, out, result)
             except PeerProtocolError as error:
                 result.closes.append((event.session, str(error)))
+                result.offenders.append((event.session, str(error)))
                 self._lose(event.session, True, out)
             self._settle_recommendations(out)
         if state.holding and restore.is_hold_over(state):
@@ -302,10 +305,10 @@ class Transitions:
         elif kind is TasksErred:
             reports.tasks_erred(state, worker, message, out)
         elif kind is TasksTakenBack:
-            reports.tasks_returned(state, worker, message.ids, message.attempts)
+            reports.tasks_returned(state, worker, message)
             reports.take_back_refused(state, worker, message.kept)
         elif kind is TasksRescheduled:
-            reports.tasks_rescheduled(state, worker, message.ids, message.attempts)
+            reports.tasks_rescheduled(state, worker, message)
         elif kind is TasksSeceded:
             reports.tasks_seceded(state, worker, message)
         elif kind is ReplicasMissing:

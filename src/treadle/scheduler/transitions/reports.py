@@ -15,6 +15,12 @@ from treadle.scheduler.transitions.rules.orphans import orphan_ended, orphan_fin
 from treadle.scheduler.transitions.state import ClusterState
 
 
+def check_attempts(message: Any) -> None:
+    """Raises PeerProtocolError unless each id has an attempt; before anything was changed."""
+    if len(message.ids) != len(message.attempts):
+        raise PeerProtocolError(f"{type(message).__name__}: columns of different lengths")
+
+
 def current(state: ClusterState, worker: WorkerState, id: int, attempt: int) -> TaskState | None:
     """The task that ``worker`` is to run as ``attempt``, or None for a stale report."""
     task = state.by_id.get(id)
@@ -85,9 +91,10 @@ def task_erred(state: ClusterState, task: TaskState, error: Any) -> None:
         state.recommend(task, ERRED)
 
 
-def tasks_returned(state: ClusterState, worker: WorkerState, ids: list[int], attempts: list[int]) -> None:
+def tasks_returned(state: ClusterState, worker: WorkerState, message: Any) -> None:
     """The worker gave these back."""
-    for id, attempt in zip(ids, attempts, strict=False):
+    check_attempts(message)
+    for id, attempt in zip(message.ids, message.attempts, strict=True):
         task = current(state, worker, id, attempt)
         if task is not None:
             state.recommend(task, WAITING)
@@ -95,9 +102,10 @@ def tasks_returned(state: ClusterState, worker: WorkerState, ids: list[int], att
             orphan_ended(state, worker, id)
 
 
-def tasks_rescheduled(state: ClusterState, worker: WorkerState, ids: list[int], attempts: list[int]) -> None:
+def tasks_rescheduled(state: ClusterState, worker: WorkerState, message: Any) -> None:
     """These asked to run elsewhere, where there is another worker."""
-    for id, attempt in zip(ids, attempts, strict=False):
+    check_attempts(message)
+    for id, attempt in zip(message.ids, message.attempts, strict=True):
         task = current(state, worker, id, attempt)
         if task is not None:
             state.avoided[task] = worker
@@ -114,7 +122,8 @@ def take_back_refused(state: ClusterState, worker: WorkerState, ids: list[int]) 
 
 
 def tasks_started(state: ClusterState, worker: WorkerState, message: Any) -> None:
-    for id, attempt in zip(message.ids, message.attempts, strict=False):
+    check_attempts(message)
+    for id, attempt in zip(message.ids, message.attempts, strict=True):
         task = current(state, worker, id, attempt)
         if task is not None:
             worker.executing[task] = None
@@ -122,7 +131,8 @@ def tasks_started(state: ClusterState, worker: WorkerState, message: Any) -> Non
 
 
 def tasks_seceded(state: ClusterState, worker: WorkerState, message: Any) -> None:
-    for id, attempt in zip(message.ids, message.attempts, strict=False):
+    check_attempts(message)
+    for id, attempt in zip(message.ids, message.attempts, strict=True):
         task = current(state, worker, id, attempt)
         if task is not None:
             set_long_running(state, task, worker)
@@ -150,8 +160,10 @@ def replicas_dropped(state: ClusterState, worker: WorkerState, ids: list[int], o
 
 def replicas_missing(state: ClusterState, worker: WorkerState, message: Any, out: Outbox) -> None:
     """``worker`` could not have these from those holders: what a holder does not have is struck off its list."""
+    if len(message.ids) != len(message.holders):
+        raise PeerProtocolError("ReplicasMissing: columns of different lengths")
     elsewhere: dict[TaskState, None] = {}
-    for id, number in zip(message.ids, message.holders, strict=False):
+    for id, number in zip(message.ids, message.holders, strict=True):
         task = state.by_id.get(id)
         if task is None or task.state != MEMORY:
             # It is being made again; the assignment that needs it was called back when it was lost. Nor is a copy to be waited for.

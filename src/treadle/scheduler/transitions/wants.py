@@ -111,6 +111,7 @@ def attach_keys(state: ClusterState, client: ClientState, message: Any, out: Out
     if len(message.ids) != len(message.keys):
         raise PeerProtocolError("AttachKeys: columns of different lengths")
     check_keys(message)
+    check_own_ids(state, client, message)
     unknown: list[int] = []
     for id, wire in zip(message.ids, message.keys, strict=True):
         task = state.tasks.get(key_from_wire(wire))
@@ -323,6 +324,16 @@ def is_of_before(state: ClusterState, client: ClientState, id: int, wire: Any) -
     return bool(state.by_id[id].key == key_from_wire(wire))
 
 
+def check_own_ids(state: ClusterState, client: ClientState, message: Any) -> None:
+    """Raises PeerProtocolError unless the client may give these ids to these keys."""
+    name = type(message).__name__
+    for row, id in enumerate(message.ids):
+        if id >> 32 != client.number or (id in state.by_id and not is_of_before(state, client, id, message.keys[row])):
+            raise PeerProtocolError(f"{name}: id {id} is not this client's to give")
+    if len(set(message.ids)) != len(message.ids):
+        raise PeerProtocolError(f"{name}: an id stands twice")
+
+
 def _may_come(state: ClusterState, client: ClientState) -> bool:
     """Whether workers that nobody knows here may be on their way: the scheduler before may not have lived to write of them."""
     return state.restoring or (is_recovering(state) and (client.stranger or state.is_successor))
@@ -335,8 +346,4 @@ def check_scatter(state: ClusterState, client: ClientState, message: Any) -> Non
         if len(column) != length:
             raise PeerProtocolError("KeysScattered: columns of different lengths")
     check_keys(message)
-    for row, id in enumerate(message.ids):
-        if id >> 32 != client.number or (id in state.by_id and not is_of_before(state, client, id, message.keys[row])):
-            raise PeerProtocolError(f"KeysScattered: id {id} is not this client's to give")
-    if len(set(message.ids)) != length:
-        raise PeerProtocolError("KeysScattered: an id stands twice")
+    check_own_ids(state, client, message)

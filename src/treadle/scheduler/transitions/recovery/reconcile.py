@@ -43,7 +43,7 @@ from treadle.scheduler.transitions.rules.orphans import (
     note_stage,
 )
 from treadle.scheduler.transitions.state import ClusterState
-from treadle.scheduler.transitions.wants import RECENTLY_S, alias, check_keys, is_of_before, want, want_quietly
+from treadle.scheduler.transitions.wants import RECENTLY_S, alias, check_keys, check_own_ids, want, want_quietly
 from treadle.utils.keys import group_of, is_key, key_from_wire
 
 
@@ -277,9 +277,7 @@ def reattach_keys(state: ClusterState, client: ClientState, message: Any, out: O
     if len(message.ids) != len(message.keys):
         raise PeerProtocolError("ReattachKeys: columns of different lengths")
     check_keys(message)
-    for row, id in enumerate(message.ids):
-        if id >> 32 != client.number or (id in state.by_id and not is_of_before(state, client, id, message.keys[row])):
-            raise PeerProtocolError(f"ReattachKeys: id {id} is not this client's to give")
+    check_own_ids(state, client, message)
     pending: list[int] = []
     for id, wire in zip(message.ids, message.keys, strict=True):
         key = key_from_wire(wire)

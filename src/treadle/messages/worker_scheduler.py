@@ -179,8 +179,8 @@ class Inventory(Message):
 class ExplainTask(Message, tag=15):
     """What does the worker know of the task ``id``, and what does it wait for there? Answered by ``TaskExplained``."""
 
-    request: int
-    id: int
+    request: Id
+    id: Id
 
 
 class RegisterWorker(Message, tag=64):
@@ -307,12 +307,12 @@ class LeaveGracefully(Message, tag=78):
 class TaskExplained(Message, tag=79):
     """Where a task stands on this worker. ``executing_s``: None unless it executes. ``reasons``: in words, for people."""
 
-    request: int
+    request: Id
     #: The name of its state, ``"executing"``, or ``"unknown"`` when the worker was not given it.
     state: str
     #: None: it was not made by one here.
-    attempt: int | None
-    executing_s: float | None
+    attempt: Id | None
+    executing_s: Amount | None
     reasons: list[str]
 
 

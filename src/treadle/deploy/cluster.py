@@ -99,7 +99,7 @@ class Cluster:
             self.status = Status.failed
             if not isinstance(error, Exception):
                 raise
-            raise RuntimeError(f"Cluster failed to start: {error}") from error
+            raise RuntimeError(f"Cluster failed to start: {str(error) or type(error).__name__}") from error
         self.status = Status.running
 
     def __await__(self: C) -> Generator[Any, None, C]:

@@ -20,6 +20,7 @@ from typing import Any
 from treadle.nanny.channel import StartWorker, StopWorker, WorkerFailed, WorkerStarted, pack
 from treadle.nanny.oom import OomKills
 from treadle.nanny.watch import ProcessSight, look_at, why_out_of_memory
+from treadle.utils.child_process import ChildProcess
 from treadle.utils.execution_record import ExecutionRecord, make_descriptor
 from treadle.utils.standard_streams import stdout_for_child
 
@@ -45,7 +46,7 @@ class WorkerProcess:
         self._environment = environment
         self._directory = directory
         self._memory_limit = memory_limit
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: ChildProcess | None = None
         self._channel: asyncio.StreamWriter | None = None
         self._stderr: deque[str] = deque(maxlen=STDERR_LINES)
         self._watch: asyncio.Task[int] | None = None
@@ -101,14 +102,9 @@ class WorkerProcess:
         self._oom_kills.look("self", monotonic())  # it begins where this process is
         try:
             # In this thread, not a helper: a stop of the loop in between leaves no process that nobody knows.
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *subprocess._args_from_interpreter_flags(),  # type: ignore[attr-defined]
-                "-P",
-                "-c",
-                _COMMAND,
-                str(theirs.fileno()),
-                _ROOT,
+            flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+            self._process = ChildProcess(
+                [sys.executable, *flags, "-P", "-c", _COMMAND, str(theirs.fileno()), _ROOT],
                 pass_fds=(theirs.fileno(), record),
                 stdin=subprocess.DEVNULL,
                 stdout=stdout_for_child(),
@@ -170,14 +166,10 @@ class WorkerProcess:
                 logger.info("Worker process %d did not end within %g s; it is killed", process.pid, timeout_s)
         if process.returncode is None:
             self.kill_reason, self.out_of_memory = reason, out_of_memory
-            try:
-                process.send_signal(signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+            process.send_signal(signal.SIGKILL)
         return await self.wait()
 
-    async def _until_end(self, process: asyncio.subprocess.Process) -> int:
-        assert process.stderr is not None
+    async def _until_end(self, process: ChildProcess) -> int:
         pump = asyncio.ensure_future(self._pump(process.stderr))
         code = await process.wait()
         self.ended_at = time()
@@ -192,6 +184,7 @@ class WorkerProcess:
         # A subprocess of a task may still hold the pipe: give what was written a moment to arrive, not more.
         await asyncio.wait({pump}, timeout=1)
         pump.cancel()
+        process.close()
         if self._channel is not None:
             self._channel.close()
         await _remove(self._directory)

@@ -31,6 +31,7 @@ from treadle.scheduler.recovery import DURABLE, Recovery, recover
 from treadle.scheduler.sessions import Arrival, Sessions
 from treadle.scheduler.transitions.machine import Event, Transitions
 from treadle.scheduler.transitions.records import ClientState
+from treadle.utils.child_process import ChildProcess
 from treadle.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -241,27 +242,24 @@ class Journal:
 
     async def _make_snapshot(self, number: int, whole: asyncio.Event) -> None:
         await whole.wait()
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "treadle.scheduler.compacting",
-            str(self.directory.path),
-            str(number),
+        process = ChildProcess(
+            [sys.executable, "-m", "treadle.scheduler.compacting", str(self.directory.path), str(number)],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
         try:
-            out, errors = await process.communicate()
+            out, errors, code = await asyncio.gather(process.stdout.read(), process.stderr.read(), process.wait())
         except BaseException:
-            if process.returncode is None:
-                process.kill()
+            process.kill()
             raise
-        if process.returncode:
+        finally:
+            process.close()
+        if code:
             # The segments stay as they are: all is there, only more of it than need be.
             words = errors.decode(errors="replace").strip().splitlines()
-            logger.error("the journal was not compacted (exit code %d): %s", process.returncode, words[-1] if words else "")
+            logger.error("the journal was not compacted (exit code %d): %s", code, words[-1] if words else "")
             return
         self._snapshot_bytes = int(out)
         await self._loop.run_in_executor(None, self.directory.tidy)

@@ -45,10 +45,11 @@ class CollectionMethods(DataMethods, SubmitMethods):
     ) -> Any:
         """Compute ``keys`` of a graph: the values in the shape of ``keys`` (nested lists), or futures if not ``sync``.
 
-        This is what dask calls when this client is its scheduler. The graph is a dict, a HighLevelGraph or an expression.
+        This is what dask calls when this client is its scheduler. It passes on all options of a ``compute(...)``, whichever
+        scheduler they are meant for (``num_workers``, ``pool``, ``flush``, ...): others than those above do nothing.
+        The graph is a dict, a HighLevelGraph or an expression.
         Raises what a task raised, TypeError and ValueError for graphs that make no sense.
         """
-        _refuse_unknown(kwargs, ("optimize_graph", "num_workers", "pool", "cache", "rerun_exceptions_locally"))
         terms = self._graph_terms(workers, allow_other_workers, resources, retries, priority, fifo_timeout, actors)
         futures = self._submit_graph(dsk, flat_keys(keys), terms, eager=sync)
         packed = replace_keys(keys, futures)
@@ -76,7 +77,7 @@ class CollectionMethods(DataMethods, SubmitMethods):
         One collection gives one future, several give a list. What is no collection is passed through; lists and dicts are
         looked into if ``traverse``.
         """
-        _refuse_unknown(kwargs, ())
+        _refuse_unknown(kwargs)
         single = not isinstance(collections, (list, tuple, set, frozenset))
         items = [collections] if single else list(collections)
         if traverse:
@@ -114,7 +115,7 @@ class CollectionMethods(DataMethods, SubmitMethods):
 
         Only collections are accepted (AssertionError). One gives one, several give a list.
         """
-        _refuse_unknown(kwargs, ())
+        _refuse_unknown(kwargs)
         single = not isinstance(collections, (list, tuple, set, frozenset))
         items = [collections] if single else list(collections)
         assert all([is_dask_collection(item) for item in items]), "persist takes dask collections only"
@@ -322,8 +323,6 @@ def _delayed(item: Any) -> Any:
     return delayed(item)
 
 
-def _refuse_unknown(kwargs: dict[str, Any], ignored: Sequence[str]) -> None:
-    """dask passes on whatever its own schedulers take; what would change the result is refused."""
-    unknown = [name for name in kwargs if name not in ignored]
-    if unknown:
-        raise NotImplementedError(f"this option is not available: {', '.join(unknown)}")
+def _refuse_unknown(kwargs: dict[str, Any]) -> None:
+    if kwargs:
+        raise NotImplementedError(f"this option is not available: {', '.join(kwargs)}")

@@ -1,0 +1,95 @@
+"""A subprocess whose end can be awaited on whatever event loop runs, whichever event loop policy is installed.
+
+asyncio's own subprocesses ask the policy who waits for children, and a policy of another loop (``uvloop.install()``) has no answer
+for a loop of asyncio's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import threading
+from typing import IO, Any
+
+
+class ChildProcess:
+    """Made on the loop that runs, without an await in between: there is no moment where it runs and nobody knows it."""
+
+    def __init__(self, arguments: list[str], **options: Any) -> None:
+        """``options`` as for ``subprocess.Popen``. Raises what that raises."""
+        self._loop = asyncio.get_running_loop()
+        self._process = subprocess.Popen(arguments, **options)
+        self._ended: asyncio.Future[int] = self._loop.create_future()
+        self._transports: list[asyncio.BaseTransport] = []
+        self._connecting: set[asyncio.Task[None]] = set()
+        #: What it writes, where a pipe was asked for; to be read on this loop.
+        self.stdout = self._reader(self._process.stdout)
+        self.stderr = self._reader(self._process.stderr)
+        self._watch_end()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """None while it runs; negative for a signal."""
+        return self._process.returncode
+
+    async def wait(self) -> int:
+        """Until it has ended: its exit code."""
+        return await asyncio.shield(self._ended)
+
+    def send_signal(self, number: int) -> None:
+        """Nothing happens when it has ended."""
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def close(self) -> None:
+        """Give its pipes back, also when somebody else still holds their other ends."""
+        for task in self._connecting:
+            task.cancel()
+        for transport in self._transports:
+            transport.close()
+
+    def _reader(self, pipe: IO[bytes] | None) -> asyncio.StreamReader:
+        reader = asyncio.StreamReader(loop=self._loop)
+        if pipe is None:
+            reader.feed_eof()
+            return reader
+
+        async def connect() -> None:
+            transport, _ = await self._loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader, loop=self._loop), pipe)
+            self._transports.append(transport)
+
+        task = self._loop.create_task(connect())
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+        return reader
+
+    def _watch_end(self) -> None:
+        try:
+            descriptor = os.pidfd_open(self.pid)
+        except (AttributeError, OSError):  # not Linux, or an old one
+            threading.Thread(target=self._wait_in_thread, name=f"child-{self.pid}", daemon=True).start()
+        else:
+            self._loop.add_reader(descriptor, self._on_end, descriptor)
+
+    def _on_end(self, descriptor: int) -> None:
+        self._loop.remove_reader(descriptor)
+        os.close(descriptor)
+        self._settle(self._process.wait())
+
+    def _wait_in_thread(self) -> None:
+        code = self._process.wait()
+        try:
+            self._loop.call_soon_threadsafe(self._settle, code)
+        except RuntimeError:
+            pass  # the loop is closed, nobody waits any more
+
+    def _settle(self, code: int) -> None:
+        if not self._ended.done():
+            self._ended.set_result(code)

@@ -116,4 +116,16 @@ def _local_cluster(*args: Any, **kwargs: Any) -> Any:
     return import_module("treadle.deploy.local").LocalCluster(*args, **kwargs)
 
 
+def _client(*args: Any, **kwargs: Any) -> Any:
+    """What tasks compute with, on workers that have had no client before."""
+    return import_module("treadle.client.client").Client(*args, **kwargs)
+
+
+def _worker_opened(worker: Any) -> None:
+    """Told by each worker: its tasks may compute."""
+    import_module("treadle.client.current").worker_opened(worker)
+
+
 register_factory("local-cluster", _local_cluster)
+register_factory("client", _client)
+register_factory("worker-opened", _worker_opened)

@@ -14,7 +14,7 @@ USES_DASK_CONFIG = {
     "unused_settings.py",
     "nanny/server.py",
     "nanny/child.py",
-    "client/current.py",
+    "client/dask_config.py",
     "testing/chaos/cuts.py",
     "testing/chaos/workers.py",
 }

@@ -656,7 +656,6 @@ def test_a_lost_worker_is_made_up_for(client, cluster):
 
 
 def test_defaults(cluster):
-    before = dask.config.get("scheduler", None)
     first = Client(cluster)
     second = Client(cluster)
     try:
@@ -670,13 +669,12 @@ def test_defaults(cluster):
                 assert default_client() is third
             with third.as_current():
                 assert default_client() is third
-        assert dask.config.get("scheduler") == second.get
-        assert dask.config.get("dataframe.shuffle.method") == "tasks"
+        assert dask.base.get_scheduler() == second.get
     finally:
         second.close()
         first.close()
-    assert dask.config.get("scheduler", None) == before
-    assert dask.config.get("dataframe.shuffle.method", None) is None
+    assert not dask.config.get("scheduler")
+    assert dask.base.get_scheduler() is None
     with pytest.raises(ValueError, match="No clients found"):
         default_client()
 

@@ -207,7 +207,7 @@ class _Watch:
         self._waiter = Waiter(self._heard, collect=True)
         with session.lock:
             pending = {state for state in states if state.status is PENDING}
-            session.ledger.attach(list(pending), self._waiter)
+            session.attach(list(pending), self._waiter)
         settled = [state for state in states if state not in pending]
         if settled:
             target._settled(settled)

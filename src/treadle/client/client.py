@@ -144,6 +144,8 @@ class Client(CollectionMethods, ClusterMethods, DatasetMethods, IntrospectionMet
             except BaseException:
                 self._abandon()
                 raise
+            if self._set_as_default:
+                current.made_here(self)
         return None
 
     def _make_cluster(self) -> Any:
@@ -418,5 +420,12 @@ def _close_all() -> None:
                 pass
 
 
-current.set_client_class(Client)
+def _forget_after_fork(client: Client) -> None:
+    """In the child: its loop and its connection are the parent's."""
+    client.status = "closed"
+    if client._session is not None:
+        client._session.forget_after_fork()
+
+
+current.at_fork(_forget_after_fork)
 atexit.register(_close_all)

@@ -14,7 +14,7 @@ from dask._task_spec import TaskRef
 from treadle.client import current
 from treadle.client.session.ledger import CANCELLED, ERROR, FINISHED, LOST, PENDING, Cancellation, Failure, KeyState, Waiter
 from treadle.client.session.stream import Session
-from treadle.exceptions import FutureCancelledError
+from treadle.exceptions import ClosedClientError, FutureCancelledError
 from treadle.serialize.errors import load_error
 from treadle.utils.keys import Key
 
@@ -22,8 +22,8 @@ from treadle.utils.keys import Key
 class Future(TaskRef):  # type: ignore[misc]
     """A task of the cluster, or its result.
 
-    It pickles to its key alone and binds itself to the client that is current where it is used. Two futures are equal
-    when they are the same object. The cluster keeps the result until the last future of the key is gone.
+    It pickles to its key alone and is a future of the client that is current where it is unpickled; if there is none, where it is
+    used. Two futures are equal when they are the same object. The cluster keeps the result until the last future of the key is gone.
     """
 
     __slots__ = ("__weakref__", "_client", "_held", "_state")
@@ -72,7 +72,7 @@ class Future(TaskRef):  # type: ignore[misc]
         return self._state
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Future, (self.key,)
+        return _unpickled, (self.key,)
 
     __hash__ = object.__hash__
 
@@ -168,6 +168,18 @@ class Future(TaskRef):  # type: ignore[misc]
         return "<b>Future</b> " + ", ".join(f"<b>{name}:</b> {escape(str(value))}" for name, value in rows.items() if value is not None)
 
 
+def _unpickled(key: Key) -> Future:
+    """A future that came to this process. Bound at once, not only when it is used: whoever has brought it may let go of it before that."""
+    future = Future(key)
+    try:
+        client = current.find_client()
+        if client is not None:
+            future.bind_client(client)
+    except (ClosedClientError, OSError):
+        pass  # told to whoever uses it
+    return future
+
+
 @cache
 def _callback_thread() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, thread_name_prefix="treadle-callbacks")
@@ -175,9 +187,7 @@ def _callback_thread() -> ThreadPoolExecutor:
 
 def watch(state: KeyState, call: Callable[[], object], session: Session) -> None:
     """Call ``call`` on the client's loop, or here and now, once the key is settled."""
-    with session.lock:
-        pending = bool(session.ledger.attach([state], Waiter(call)))
-    if not pending:
+    if not session.attach([state], Waiter(call)):
         call()
 
 

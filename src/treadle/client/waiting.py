@@ -99,8 +99,7 @@ async def _first_settled(client: Any, states: list[KeyState]) -> None:
             first.set_result(None)
 
     waiter = Waiter(wake, collect=True)
-    with session.lock:
-        remaining = session.ledger.attach(states, waiter)
+    remaining = session.attach(states, waiter)
     try:
         if remaining == len(states):
             await first

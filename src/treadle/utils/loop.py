@@ -87,8 +87,10 @@ class LoopRunner:
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """The loop. Raises RuntimeError before ``start`` and after ``stop``."""
-        if self._loop_thread is not None and self._pid == os.getpid():
+        """The loop. Raises RuntimeError before ``start``, after ``stop``, and in the child of a fork."""
+        if self._pid != os.getpid():
+            raise RuntimeError("the loop runs in the process that this one was forked from: make a new client, or cluster, here")
+        if self._loop_thread is not None:
             return self._loop_thread.loop
         if self._given is not None:
             return self._given
@@ -96,7 +98,7 @@ class LoopRunner:
 
     @property
     def started(self) -> bool:
-        return self._given is not None or (self._loop_thread is not None and self._pid == os.getpid())
+        return self._pid == os.getpid() and (self._given is not None or self._loop_thread is not None)
 
     @property
     def in_loop_thread(self) -> bool:

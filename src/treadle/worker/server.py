@@ -47,6 +47,7 @@ from treadle.messages.worker_scheduler import (
     WorkerRefused,
     WorkerRun,
 )
+from treadle.plugins.registry import factory
 from treadle.serialize.errors import dump_error
 from treadle.serialize.run import run_function
 from treadle.utils.execution_record import record_of_process
@@ -267,6 +268,7 @@ class Worker:
             await self._release(0.0)
             raise
         self.status = Status.running
+        factory("worker-opened")(self)
         self._beat()
         logger.info("Worker %s started at %s, %s threads, scheduler %s", self.name, self.address, self.nthreads, self.scheduler_address)
         return self

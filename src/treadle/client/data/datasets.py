@@ -61,11 +61,7 @@ class DatasetMethods(ClientBase):
         found = await self.session.request(lambda number: Query(number, "dataset", {"name": name}))
         if found:
             with entered(self):
-                data = pickle.loads(found[0])
-            for future in futures_of(data):
-                # Now: a graph that dask makes of it may keep their keys alone.
-                future.bind_client(self)
-            return data
+                return pickle.loads(found[0])
         if default is _NO_DEFAULT:
             raise KeyError(f"there is no dataset {name!r}; there are {list(await self._list_datasets()) or 'none'}")
         return default

@@ -11,6 +11,7 @@ from treadle.client.session.ledger import FINISHED, PENDING, KeyState
 from treadle.client.session.peers import Fetched, PeerPool
 from treadle.client.session.stream import Session
 from treadle.comm.interface import Buffer
+from treadle.context import current_client
 from treadle.exceptions import CommClosedError
 from treadle.messages.base import Block, TaskError
 from treadle.messages.client_scheduler import Query
@@ -138,8 +139,16 @@ async def _holders(session: Session, states: Sequence[KeyState]) -> dict[KeyStat
     return {state: list(addresses) for state, (_, addresses) in zip(states, answer, strict=True)}
 
 
-def unpack(collected: Collected) -> dict[KeyState, Any]:
-    """The values. Raises what unpickling raises, with the keys of the block."""
+def unpack(collected: Collected, client: Any) -> dict[KeyState, Any]:
+    """The values; futures in them are the client's. Raises what unpickling raises, with the keys of the block."""
+    token = current_client.set(client)
+    try:
+        return _unpack(collected)
+    finally:
+        current_client.reset(token)
+
+
+def _unpack(collected: Collected) -> dict[KeyState, Any]:
     values: dict[KeyState, Any] = {}
     for state, data in collected.small.items():
         try:

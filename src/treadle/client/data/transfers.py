@@ -58,14 +58,14 @@ class DataMethods(ClientBase):
         if not states:
             return futures
         collected = self._collect(states, errors == "raise", None)
-        return _shaped(futures, _values_of(states, collected, errors), errors)
+        return _shaped(futures, _values_of(self, states, collected, errors), errors)
 
     async def _gather_here(self, futures: Any, errors: str) -> Any:
         states = self._states_in(futures)
         if not states:
             return futures
         collected = await collect(self.session, self.pool, states, errors == "raise")
-        return _shaped(futures, _values_of(states, collected, errors), errors)
+        return _shaped(futures, _values_of(self, states, collected, errors), errors)
 
     def _states_in(self, futures: Any) -> list[KeyState]:
         """The states of all futures in there, each once, in order."""
@@ -104,7 +104,7 @@ class DataMethods(ClientBase):
                 current.step_aside()
             return self._on_own_loop(self._result_here(future, optional_seconds(timeout)))
         collected = self._collect([state], True, optional_seconds(timeout))
-        return _values_of([state], collected, "raise")[state]
+        return _values_of(self, [state], collected, "raise")[state]
 
     def _collect(self, states: Sequence[KeyState], fail_fast: bool, timeout_s: float | None) -> Collected:
         """Block until all are settled and their values are here. Raises TimeoutError."""
@@ -123,7 +123,7 @@ class DataMethods(ClientBase):
         state = future.state
         async with asyncio.timeout(timeout_s):
             collected = await collect(self.session, self.pool, [state], True)
-        return _values_of([state], collected, "raise")[state]
+        return _values_of(self, [state], collected, "raise")[state]
 
     # ------------------------------------------------------------------------------------------ scatter
 
@@ -263,9 +263,9 @@ def _key_of(value: Any, hash: bool) -> str:
     return f"{type(value).__name__}-{tokenize(value) if hash else uuid.uuid4().hex}"
 
 
-def _values_of(states: Iterable[KeyState], collected: Collected, errors: str) -> dict[KeyState, Any]:
+def _values_of(client: Any, states: Iterable[KeyState], collected: Collected, errors: str) -> dict[KeyState, Any]:
     """The values by state, unpickled here. Raises what the first one that failed raised, unless these are skipped."""
-    values = unpack(collected)
+    values = unpack(collected, client)
     if errors != "raise":
         return values
     # Of those without a value some may just not be needed any more, because another one failed.

@@ -103,6 +103,8 @@ class Session:
         self.peers: dict[int, str] = {}
         #: Why nothing can be sent any more; None while all is well, also before the connection is made.
         self.closed_reason: str | None = None
+        #: This is the child of a fork: nothing is heard, and nobody may wait.
+        self._forked = False
         #: States that lost a reference. Appended without a lock, because finalizers run anywhere.
         self._released: deque[KeyState] = deque()
         #: Waiters to be woken in the next turn; filled by other threads under the lock.
@@ -329,6 +331,14 @@ class Session:
         self._tell_drained()
         for waiter in wake:
             waiter.wake()
+
+    def forget_after_fork(self) -> None:
+        """In the child of a fork: leave alone what is shared with the parent, and have nobody wait for what is not heard here."""
+        # Another thread of the parent's may have held it.
+        self.lock = threading.RLock()
+        self._forked = self._turn_due = True
+        self.connected = False
+        self.closed_reason = "the client belongs to the process that this one was forked from"
 
     async def ended(self, timeout_s: float) -> None:
         """Wait until the other side has closed the stream, but no longer than that."""
@@ -587,7 +597,18 @@ class Session:
                 for state in states:
                     if state.status is not FINISHED and state.status is not PENDING:
                         return False
-            return self.ledger.attach(states, waiter) > 0
+            return self.attach(states, waiter) > 0
+
+    def attach(self, states: Iterable[KeyState], waiter: Waiter) -> int:
+        """Have it wait for those that are pending; how many they are. From any thread.
+
+        Raises ClosedClientError in the child of a fork, where nothing will be heard of them.
+        """
+        with self.lock:
+            remaining = self.ledger.attach(states, waiter)
+        if remaining and self._forked:
+            self.check_open()
+        return remaining
 
     async def settled(self, states: Sequence[KeyState], *, fail_fast: bool = False) -> None:
         """Wait until all of them are settled, or with ``fail_fast`` until one of them is not finished well."""

@@ -57,8 +57,8 @@ class Liveness:
     def process_ended(self, number: int, message: WorkerDied) -> None:
         """The nanny with that session number has seen the end of its worker process."""
         id = self._nannies.by_number.get(number)
-        for worker in self._core.workers.values():
-            if worker.nanny == id and worker.pid == message.pid:
+        for worker in self._core.state.by_nanny.get(id or "", {}):
+            if worker.pid == message.pid:
                 break
         else:
             return  # it had said goodbye, or never came

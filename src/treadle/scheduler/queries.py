@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import Any
 
 from treadle.scheduler.explaining import explain
@@ -81,14 +82,13 @@ def nbytes(core: Transitions, options: dict[str, Any]) -> Any:
 def scheduler_info(core: Transitions, options: dict[str, Any]) -> Any:
     """Everything but the address and the start time of the scheduler, which its shell adds."""
     most = int(options.get("n_workers", -1))
-    workers = list(core.workers.values())
-    shown = workers if most < 0 else workers[:most]
+    shown = islice(core.workers.values(), None if most < 0 else most)
     return {
         "type": "Scheduler",
         "id": core.scheduler_id,
-        "n_workers": len(workers),
+        "n_workers": len(core.workers),
         "total_threads": core.state.total_nthreads,
-        "total_memory": sum(worker.memory_limit for worker in workers),
+        "total_memory": core.state.total_memory_limit,
         "workers": {worker.address: worker_info(core, worker) for worker in shown},
         "tasks": core.statistics()["tasks"],
     }

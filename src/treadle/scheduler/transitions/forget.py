@@ -6,7 +6,7 @@ from treadle.scheduler.transitions import quarantine
 from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.queue import TaskQueue
 from treadle.scheduler.transitions.records import FORGOTTEN, NO_CLIENTS, NO_TASKS, NO_WORKERS, ClientState, WorkerState
-from treadle.scheduler.transitions.rules.forgotten import drop_function
+from treadle.scheduler.transitions.rules.forgotten import drop_function, forget_group
 from treadle.scheduler.transitions.rules.orphans import expire_orphans
 from treadle.scheduler.transitions.state import ClusterState
 
@@ -15,6 +15,7 @@ def forget_everything(state: ClusterState, out: Outbox) -> None:
     """All tasks are gone: workers are told to drop them, nobody wants any. Says nothing to clients."""
     for task, recipients in state.replicating.items():
         for worker in recipients:
+            worker.receiving.pop(task, None)
             out.drop_id(task.id, worker)
     quarantine.forget_all(state)
     for worker in state.workers.values():
@@ -48,8 +49,12 @@ def forget_everything(state: ClusterState, out: Outbox) -> None:
     state.tasks.clear()
     state.by_id.clear()
     state.renamed.clear()
-    state.groups.clear()
+    state.former_ids.clear()
+    for group in list(state.groups.values()):
+        forget_group(state, group)
     state.unrunnable.clear()
+    state.placeable.clear()
+    state.announcements.clear()
     state.awaited.clear()
     expire_orphans(state, out)
     state.queue = TaskQueue()
@@ -69,6 +74,7 @@ def _empty_worker(state: ClusterState, worker: WorkerState) -> None:
     worker.occupancy = 0.0
     worker.has_what.clear()
     worker.nbytes = 0
+    worker.announced.clear()
     worker.actors.clear()
     for name in worker.used_resources:
         worker.used_resources[name] = 0.0

@@ -185,6 +185,7 @@ def link(task: TaskState, needs: list[TaskState]) -> None:
         dependency.live_dependents += 1
         if dependency.group not in group.dependencies and dependency.group is not group:
             group.dependencies[dependency.group] = None
+            dependency.group.dependents[group] = None
 
 
 def find_dependencies(state: ClusterState, client: ClientState, ids: list[int]) -> list[TaskState] | None:

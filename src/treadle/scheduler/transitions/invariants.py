@@ -46,6 +46,7 @@ def validate(state: ClusterState) -> None:
     _validate_reservations(state)
     _validate_workers(state)
     _validate_clients(state)
+    _validate_reverses(state)
 
 
 def _validate_task(state: ClusterState, task: TaskState) -> None:
@@ -151,3 +152,28 @@ def _validate_clients(state: ClusterState) -> None:
             _check(state, task in client.wants_what or id in client.expecting, task, f"{client!r} needs what it has a name for")
     for task in state.tasks.values():
         _check(state, later.get(task, 0) == task.later_dependents, task, "clients will bring its later dependents")
+
+
+def _validate_reverses(state: ClusterState) -> None:
+    """What is found from both sides, so that no event looks for it, is the same from both."""
+    placeable = [task for task in state.unrunnable if task not in state.awaited]
+    if placeable != list(state.placeable.since):
+        raise InvariantError(f"{placeable} wait for a worker, listed are {list(state.placeable.since)}")
+    orphans = {orphan for rows in state.orphans.values() for orphan in rows}
+    if orphans != {orphan for worker in state.workers.values() for orphan in worker.orphans.values()}:
+        raise InvariantError("orphans are found by their key and by their worker")
+    receiving = {(worker, task) for worker in state.workers.values() for task in worker.receiving}
+    if receiving != {(worker, task) for task, workers in state.replicating.items() for worker in workers}:
+        raise InvariantError("copies under way are found by their task and by their worker")
+    learned = {(worker.number, function) for worker in state.workers.values() for function in worker.functions}
+    if learned != {(number, function) for function in state.functions.values() for number in function.workers}:
+        raise InvariantError("functions are found at the workers that know them, and the reverse")
+    met = {(worker.number, number) for worker in state.workers.values() for number in worker.met if number in state.by_number}
+    met |= {(client.number, number) for client in state.clients.values() for number in client.met if number in state.by_number}
+    if met != {(number, worker.number) for worker in state.workers.values() for number in worker.known_to}:
+        raise InvariantError("workers know who was told their addresses")
+    if state.renamed != {id: task for task, ids in state.former_ids.items() for id in ids}:
+        raise InvariantError("former ids are found by their task, and the reverse")
+    for group in state.groups.values():
+        if group.alive < 1 or not all(group in other.dependents for other in group.dependencies):
+            raise InvariantError(f"{group!r} has {group.alive} tasks, or is not known to a group that it depends on")

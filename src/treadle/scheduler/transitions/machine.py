@@ -338,6 +338,7 @@ class Transitions:
             reconnect.frame_came(client, message.sequence, message.urgent, out)
             if state.recorder is None:
                 client.durable = message.sequence
+                state.unacknowledged[client] = None
         elif kind is ReleaseKeys:
             wants.release_keys(state, client, message.ids)
         elif kind is DefineFunctions:
@@ -459,13 +460,11 @@ class Transitions:
         limit = state.limits.no_workers_timeout_s
         if limit is None:
             return
-        # Oldest first: the look stops at the first that has time left.
-        for task, since in list(state.unrunnable.items()):
+        # Oldest first: the look stops at the first that has time left. They leave when the recommendation is followed.
+        for task, since in state.placeable.since.items():
             waited = state.now - since
             if waited < limit:
                 break
-            if task in state.awaited:
-                continue
             if is_restricted(task) and state.running:
                 options = task.options
                 assert options is not None

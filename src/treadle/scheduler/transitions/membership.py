@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any, Final
 
 from treadle.exceptions import PeerProtocolError
-from treadle.messages.client_scheduler import ClientWelcome
+from treadle.messages.client_scheduler import ClientPeersGone, ClientWelcome
 from treadle.messages.journal import ClientGone, ForgottenRecord, WorkerGone
-from treadle.messages.worker_scheduler import WorkerRefused, WorkerWelcome
+from treadle.messages.worker_scheduler import WorkerPeersGone, WorkerRefused, WorkerWelcome
 from treadle.scheduler.transitions.deaths import blame_suspects
 from treadle.scheduler.transitions.forget import forget_everything
 from treadle.scheduler.transitions.outbox import Outbox
-from treadle.scheduler.transitions.placement import is_restricted
 from treadle.scheduler.transitions.quarantine import give_up
 from treadle.scheduler.transitions.records import (
     PAUSED,
@@ -20,12 +19,12 @@ from treadle.scheduler.transitions.records import (
     RUNNING,
     WAITING,
     ClientState,
-    TaskState,
     WorkerState,
 )
 from treadle.scheduler.transitions.replicas import forget_recipient, lost_replica
 from treadle.scheduler.transitions.rules.common import remove_replica
 from treadle.scheduler.transitions.rules.forgotten import drop_function
+from treadle.scheduler.transitions.rules.orphans import forget_orphans
 from treadle.scheduler.transitions.rules.quarantine import take_back_all
 from treadle.scheduler.transitions.state import ClusterState
 
@@ -81,9 +80,12 @@ def index_worker(state: ClusterState, worker: WorkerState) -> None:
     for number in worker.former:
         state.former_numbers[number] = worker.number
     state.by_host.setdefault(worker.host, {})[worker] = None
+    if worker.nanny is not None:
+        state.by_nanny.setdefault(worker.nanny, {})[worker] = None
     for name in worker.resources:
         state.by_resource.setdefault(name, {})[worker] = None
     state.total_nthreads += worker.nthreads
+    state.total_memory_limit += worker.memory_limit
 
 
 def _refusal(state: ClusterState, message: Any) -> str:
@@ -109,20 +111,9 @@ def set_running(state: ClusterState, worker: WorkerState) -> None:
     state.touch(worker)
     if state.holding:
         return
-    for task in list(state.unrunnable):
-        if not is_restricted(task) or _may_run(task, worker):
+    if state.placeable.since:
+        for task in state.placeable.candidates(worker):
             state.recommend(task, WAITING)
-
-
-def _may_run(task: TaskState, worker: WorkerState) -> bool:
-    """Whether ``worker`` fulfils at least one of the wishes, and every condition, of a restricted task."""
-    options = task.options
-    assert options is not None
-    for name, amount in (options.resources or {}).items():
-        if worker.resources.get(name, 0.0) < amount:
-            return False
-    names = options.workers
-    return names is None or options.allow_other_workers or worker.address in names or worker.name in names or worker.host in names
 
 
 def set_worker_status(state: ClusterState, worker: WorkerState, status: str) -> None:
@@ -181,25 +172,56 @@ def remove_worker(state: ClusterState, worker: WorkerState, blame: bool, out: Ou
     del state.by_host[worker.host][worker]
     if not state.by_host[worker.host]:
         del state.by_host[worker.host]
+    if worker.nanny is not None:
+        del state.by_nanny[worker.nanny][worker]
+        if not state.by_nanny[worker.nanny]:
+            del state.by_nanny[worker.nanny]
     for name in worker.resources:
         del state.by_resource[name][worker]
         if not state.by_resource[name]:
             del state.by_resource[name]
     state.total_nthreads -= worker.nthreads
+    state.total_memory_limit -= worker.memory_limit
     stop_running(state, worker)
     out.forget_session(worker.number)
     if blame:
         blame_suspects(state, worker, report)
-    if state.replicating:
+    if worker.receiving:
         forget_recipient(state, worker, out)
     for task in list(worker.processing):
         state.recommend(task, WAITING)
     for task in list(worker.has_what):
         remove_replica(state, task, worker)
         lost_replica(state, task, out)
-    for function in state.functions.values():
+    for function in worker.functions:
         function.workers.pop(worker.number, None)
-    out.worker_gone(worker, list(state.workers.values()), list(state.clients.values()))
+    if worker.orphans:
+        forget_orphans(state, worker, set())
+    forget_met(state, worker.number, worker.met)
+    _tell_acquaintances(state, worker, out)
+
+
+def forget_met(state: ClusterState, number: int, met: set[int]) -> None:
+    """The party with that number, which had met these workers, does not know their addresses any more."""
+    for other in met:
+        worker = state.by_number.get(other)
+        if worker is not None:
+            worker.known_to.pop(number, None)
+    met.clear()
+
+
+def _tell_acquaintances(state: ClusterState, gone: WorkerState, out: Outbox) -> None:
+    """Who was told the address of ``gone`` hears that it is gone."""
+    for number in gone.known_to:
+        worker = state.by_number.get(number)
+        if worker is not None:
+            worker.met.discard(gone.number)
+            out.say(worker, WorkerPeersGone([gone.number]))
+            continue
+        client = state.clients_by_number.get(number)
+        if client is not None:
+            client.met.discard(gone.number)
+            out.to_client(client).add(ClientPeersGone([gone.number]))
 
 
 def add_client(state: ClusterState, number: int, message: Any, scheduler_id: str, out: Outbox) -> ClientState:
@@ -225,7 +247,9 @@ def remove_client(state: ClusterState, client: ClientState, out: Outbox) -> None
     out.forget_session(client.number)
     state.clients.pop(client.id, None)
     state.absent_clients.pop(client, None)
+    state.unacknowledged.pop(client, None)
     del state.clients_by_number[client.number]
+    forget_met(state, client.number, client.met)
     for expected in client.expecting.values():
         expected.task.later_dependents -= expected.count
         state.recommend(expected.task, RELEASED)

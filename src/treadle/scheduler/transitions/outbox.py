@@ -7,12 +7,11 @@ a key that waits to be dropped closes both.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from treadle.messages.base import Holders, Peer, TaskError, TaskOptions
 from treadle.messages.client_scheduler import (
     ClientPeers,
-    ClientPeersGone,
     KeysAliased,
     KeysCancelled,
     KeysErred,
@@ -31,9 +30,11 @@ from treadle.messages.worker_scheduler import (
     TakeBack,
     UnlearnFunctions,
     WorkerPeers,
-    WorkerPeersGone,
 )
 from treadle.scheduler.transitions.records import ClientState, FunctionState, TaskState, WorkerState
+
+#: Holders of a value that a worker is told at once.
+MOST_HOLDERS_TOLD: Final = 16
 
 
 class WorkerQueue:
@@ -47,6 +48,8 @@ class WorkerQueue:
         self.bodies: list[bytes] = []
         self.peers: list[Any] = []
         self.compute: list[TaskState] = []
+        #: Where each task stands in ``compute``: made when the first of them is called off, and then kept up. None as a rule.
+        self.places: dict[TaskState, int] | None = None
         #: Function of the last of ``compute``: the worker knows it.
         self.function: FunctionState | None = None
         self.drops: dict[int, None] = {}
@@ -77,19 +80,53 @@ class WorkerQueue:
         """Before ``holder`` is mentioned: does the worker know its address?"""
         if holder.number not in self.worker.met:
             self.worker.met.add(holder.number)
+            holder.known_to[self.worker.number] = None
             self.peers.append(Peer(holder.number, holder.address))
 
     def holders(self, task: TaskState) -> Any:
+        """Who has the value: of many, some, and others for each worker. It asks again when none of those has it."""
+        who_has = task.who_has
+        count = len(who_has)
         numbers: list[int] = []
-        for holder in task.who_has:
-            self.meet(holder)
-            numbers.append(holder.number)
+        if count <= MOST_HOLDERS_TOLD:
+            for holder in who_has:
+                self.meet(holder)
+                numbers.append(holder.number)
+            return Holders(task.id, task.key, task.nbytes, numbers)
+        if task in self.worker.has_what:
+            # It is to say so when it has not.
+            numbers.append(self.worker.number)
+        first = (self.worker.number + task.id) % count
+        for at in range(MOST_HOLDERS_TOLD):
+            holder = who_has[(first + at) % count]
+            if holder is not self.worker:
+                self.meet(holder)
+                numbers.append(holder.number)
         return Holders(task.id, task.key, task.nbytes, numbers)
+
+    def call_off(self, task: TaskState) -> bool:
+        """Whether ``task`` was among the open batch of assignments: it is not any more."""
+        if not self.compute:
+            return False
+        places = self.places
+        if places is None:
+            places = self.places = {}
+            for at, other in enumerate(self.compute):
+                places[other] = at
+        at = places.pop(task, -1)
+        if at < 0:
+            return False
+        last = self.compute.pop()
+        if last is not task:
+            self.compute[at] = last
+            places[last] = at
+        return True
 
     def _compute_tasks(self) -> Any:
         """The open batch of assignments as a message. Attempts are those of now: a batch is sealed before they change."""
         tasks = self.compute
         self.compute = []
+        self.places = None
         ids: list[int] = []
         keys: list[Any] = []
         attempts: list[int] = []
@@ -172,6 +209,7 @@ class ClientQueue:
             return
         if worker.number not in self.client.met:
             self.client.met.add(worker.number)
+            worker.known_to[self.client.number] = None
             self.messages.append(ClientPeers([Peer(worker.number, worker.address)]))
         ids = [task.id]
         self.messages.append(KeysInMemory(worker.number, task.type_name, ids))
@@ -224,8 +262,11 @@ class Outbox:
             queue.function = function
             if worker.number not in function.workers:
                 function.workers[worker.number] = None
+                worker.functions[function] = None
                 queue.functions.append(function.id)
                 queue.bodies.append(function.body)
+        if queue.places is not None:
+            queue.places[task] = len(queue.compute)
         queue.compute.append(task)
 
     def drop(self, task: TaskState, worker: WorkerState) -> None:
@@ -241,9 +282,7 @@ class Outbox:
     def abandon(self, task: TaskState, worker: WorkerState) -> None:
         """The assignment of ``task`` to ``worker`` is void. When it was not sent yet, nothing is said at all."""
         queue = self.to_worker(worker)
-        if task in queue.compute:
-            queue.compute.remove(task)
-        else:
+        if not queue.call_off(task):
             queue.drops[task.id] = None
             queue.unconfirmed[task.id] = None
 
@@ -283,16 +322,6 @@ class Outbox:
             queue.messages[-1].ids.append(function_id)
         else:
             queue.messages.append(UnlearnFunctions([function_id]))
-
-    def worker_gone(self, gone: WorkerState, workers: list[WorkerState], clients: list[ClientState]) -> None:
-        for worker in workers:
-            if gone.number in worker.met:
-                worker.met.discard(gone.number)
-                self.say(worker, WorkerPeersGone([gone.number]))
-        for client in clients:
-            if gone.number in client.met:
-                client.met.discard(gone.number)
-                self.to_client(client).add(ClientPeersGone([gone.number]))
 
     # ------------------------------------------------------------------------------------------- to clients
 

@@ -52,8 +52,9 @@ class TaskGroup:
         self.prefix: TaskPrefix = prefix
         #: Tasks that are not forgotten.
         self.alive: int = 0
-        #: Groups that tasks of this one depend on.
+        #: Living groups that tasks of this one depend on; and the reverse.
         self.dependencies: dict[TaskGroup, None] = {}
+        self.dependents: dict[TaskGroup, None] = {}
 
     def __repr__(self) -> str:
         return f"<TaskGroup {self.name!r}>"
@@ -201,8 +202,15 @@ class WorkerState:
         self.nbytes: int = 0
         #: Tasks in ``has_what`` or ``processing`` that are actors.
         self.actors: dict[TaskState, None] = {}
-        #: Numbers of the workers whose addresses this one was told.
+        #: Numbers of the workers whose addresses this one was told; and of the workers and clients that were told its own.
         self.met: set[int] = set()
+        self.known_to: dict[int, None] = {}
+        #: Functions that it was sent. Reverse of FunctionState.workers.
+        self.functions: dict[FunctionState, None] = {}
+        #: Copies that are under way to it. Reverse of ClusterState.replicating.
+        self.receiving: dict[TaskState, None] = {}
+        #: What it brought that nobody knows, by its ids. The same ones as in ClusterState.orphans.
+        self.orphans: dict[int, Orphan] = {}
         #: While it is among ClusterState.reserved: since when.
         self.reserved_at: float = 0.0
         #: Its place among idle and saturated is to be looked at when the turn ends.
@@ -213,7 +221,8 @@ class WorkerState:
         self.disconnected_at: float = 0.0
         #: It has said what it has: it was perhaps told to drop what a client says later to have put here.
         self.came_back: bool = False
-        #: Values that clients said of late to have put here, oldest first, and when: its inventory may be older than that.
+        #: Values that clients said of late to have put here, and when: its inventory may be older than that.
+        #: See ClusterState.announcements.
         self.announced: dict[TaskState, float] = {}
         self.metrics: dict[str, Any] = {}
 
@@ -233,6 +242,8 @@ class Orphan:
         self.worker: WorkerState = worker
         #: The worker's id of it.
         self.id: int = id
+        #: Where it stands among ClusterState.orphans.
+        self.key: Any = None
         #: Of a value.
         self.nbytes: int = 0
         self.type_name: str = ""

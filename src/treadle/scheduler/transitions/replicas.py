@@ -34,13 +34,14 @@ def replica_came(state: ClusterState, task: TaskState, worker: WorkerState) -> N
     coming = state.replicating.get(task)
     if coming is not None and worker in coming:
         coming.remove(worker)
+        worker.receiving.pop(task, None)
         if not coming:
             del state.replicating[task]
 
 
 def forget_recipient(state: ClusterState, worker: WorkerState, out: Outbox) -> None:
     """It is gone, and with it all that was on its way to it."""
-    for task in [task for task, coming in state.replicating.items() if worker in coming]:
+    for task in list(worker.receiving):
         replica_came(state, task, worker)
         if not task.has_recipe:
             keep_enough(state, task, out)

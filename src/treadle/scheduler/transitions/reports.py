@@ -58,7 +58,7 @@ def tasks_finished(state: ClusterState, worker: WorkerState, message: Any, out: 
         task = current(state, worker, id, attempts[row])
         if task is None:
             # The task was cancelled, or given to another worker, while this one ran it.
-            if not state.orphans or not orphan_finished(state, worker, id, sizes[row], type_names[types[row]]):
+            if not worker.orphans or not orphan_finished(worker, id, sizes[row], type_names[types[row]]):
                 drop_stale(state, worker, id, out)
             continue
         if stops[row] > 0:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
+from treadle.scheduler.transitions.placeable import Placeable
 from treadle.scheduler.transitions.queue import TaskQueue
 from treadle.scheduler.transitions.recorder import Recorder
 from treadle.scheduler.transitions.records import (
@@ -81,14 +83,18 @@ class ClusterState:
         self.queue: TaskQueue = TaskQueue()
         #: Tasks in state NO_WORKER and since when, oldest first.
         self.unrunnable: dict[TaskState, float] = {}
+        #: Those of them that a worker could run which may come: all but the awaited ones.
+        self.placeable: Placeable = Placeable()
 
-        #: By address; and by number, name and host.
+        #: By address; and by number, name, host and the nanny that watches it.
         self.workers: dict[str, WorkerState] = {}
         self.by_number: dict[int, WorkerState] = {}
         self.by_name: dict[str, WorkerState] = {}
         self.by_host: dict[str, dict[WorkerState, None]] = {}
-        #: By ids that they had before their value was scattered.
+        self.by_nanny: dict[str, dict[WorkerState, None]] = {}
+        #: By ids that they had before their value was scattered; and the reverse.
         self.renamed: dict[int, TaskState] = {}
+        self.former_ids: dict[TaskState, list[int]] = {}
         #: Numbers that workers had before they were given up, or at an earlier scheduler, and have now.
         self.former_numbers: dict[int, int] = {}
         #: By the id that the worker gave itself.
@@ -114,8 +120,9 @@ class ClusterState:
         #: Datasets by name, oldest first.
         self.published: dict[Any, Published] = {}
 
-        #: Threads of all workers; tasks ever submitted, finished and erred; bytes in memory, copies counted.
+        #: Threads and memory of all workers; tasks ever submitted, finished and erred; bytes in memory, copies counted.
         self.total_nthreads: int = 0
+        self.total_memory_limit: int = 0
         self.total_submitted: int = 0
         self.total_finished: int = 0
         self.total_erred: int = 0
@@ -127,8 +134,12 @@ class ClusterState:
         #: Parties that are not connected and may come back, the one away longest first.
         self.absent_workers: dict[WorkerState, None] = {}
         self.absent_clients: dict[ClientState, None] = {}
+        #: Clients that have perhaps not been told of all their frames that these are here.
+        self.unacknowledged: dict[ClientState, None] = {}
+        #: All entries of WorkerState.announced, oldest first: (when, worker, task).
+        self.announcements: deque[tuple[float, WorkerState, TaskState]] = deque()
         #: What workers brought that nobody knows, by key, and until when it is kept.
-        self.orphans: dict[Any, list[Orphan]] = {}
+        self.orphans: dict[Any, dict[Orphan, None]] = {}
         self.orphans_until: float = 0.0
         #: Tasks that clients want from before, in state NO_WORKER and without a recipe: until when a worker may bring the value.
         self.awaited: dict[TaskState, float] = {}
@@ -181,6 +192,11 @@ class ClusterState:
         if task is None and self.renamed:
             task = self.renamed.get(id)
         return task
+
+    def rename(self, id: int, task: TaskState) -> None:
+        """``task`` was called ``id`` before."""
+        self.renamed[id] = task
+        self.former_ids.setdefault(task, []).append(id)
 
     def recommend(self, task: TaskState, finish: int) -> None:
         """``task`` should come to the state ``finish``; the rule looks again whether that is still so."""

@@ -267,35 +267,37 @@ def scatter_keys(state: ClusterState, client: ClientState, message: Any, tasks: 
             for worker in holders[1:]:
                 add_replica(state, task, worker)
             for worker in holders:
-                _note_announced(state, task, worker)
+                worker.announced[task] = state.now
+                state.announcements.append((state.now, worker, task))
                 if client.came_back or worker.came_back:
                     # It may have put it there long ago, and it was dropped again: by a scheduler that had heard of it, or by one
                     # that heard of it from the worker alone.
                     confirm_replica(state, worker, [task], out)
 
 
-def _note_announced(state: ClusterState, task: TaskState, worker: WorkerState) -> None:
-    """The client's word is newer than what the worker says of itself, if it is just coming back."""
-    announced = worker.announced
-    announced.pop(task, None)
-    announced[task] = state.now
-    while True:
-        first = next(iter(announced))
-        if announced[first] > state.now - RECENTLY_S:
-            return
-        del announced[first]
+def end_announcements(state: ClusterState) -> None:
+    """Time has passed: what clients said long ago is not newer than what a worker says of itself."""
+    announcements = state.announcements
+    while announcements and announcements[0][0] <= state.now - RECENTLY_S:
+        when, worker, task = announcements.popleft()
+        if worker.announced.get(task) == when:
+            del worker.announced[task]
 
 
 def take_id(state: ClusterState, task: TaskState, id: int, out: Outbox) -> None:
     """``task`` is called ``id`` from here on. No worker has it under the old one, or was told to drop it; clients may go on to use that."""
     old = task.id
     del state.by_id[old]
-    state.renamed[old] = task
+    state.rename(old, task)
     task.id = id
     state.by_id[id] = task
-    for client in state.clients.values():
-        if task in client.wants_what or old in client.expecting:
+    for client in task.who_wants:
+        if client.number in state.clients_by_number:
             alias(client, old, task, out)
+    # Only who gave the id can have announced dependents of it.
+    giver = state.clients_by_number.get(old >> 32)
+    if giver is not None and old in giver.expecting and giver not in task.who_wants:
+        alias(giver, old, task, out)
 
 
 def want_quietly(client: ClientState, task: TaskState) -> None:

@@ -15,6 +15,7 @@ from treadle.messages.client_scheduler import KeysPending
 from treadle.messages.worker_scheduler import DropKeys, UnlearnFunctions, WorkerPeersGone
 from treadle.scheduler.transitions import reports
 from treadle.scheduler.transitions.graph import add_task, get_group
+from treadle.scheduler.transitions.membership import forget_met
 from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.records import (
     MEMORY,
@@ -92,7 +93,7 @@ class Reconciliation:
 
     def run(self) -> None:
         out, worker = self.out, self.worker
-        if self.state.orphans:
+        if self.worker.orphans:
             forget_orphans(self.state, worker, {*self.inventory.ids, *self.inventory.assigned})
         self._take_values()
         self._take_assignments()
@@ -130,10 +131,8 @@ class Reconciliation:
 
     def _kept(self, key: Any, id: int) -> Orphan | None:
         """It, when it is kept for somebody who may ask for it, since the worker came for the first time."""
-        for orphan in self.state.orphans.get(key, []):
-            if orphan.worker is self.worker and orphan.id == id:
-                return orphan
-        return None
+        orphan = self.worker.orphans.get(id)
+        return orphan if orphan is not None and orphan.key == key else None
 
     def _take_values(self) -> None:
         state, worker, inventory, out = self.state, self.worker, self.inventory, self.out
@@ -236,20 +235,26 @@ class Reconciliation:
         """Workers that it has met, and functions that it has learned."""
         state, worker, inventory, out = self.state, self.worker, self.inventory, self.out
         gone: list[int] = []
-        worker.met.clear()
+        forget_met(state, worker.number, worker.met)
         for number in inventory.peers:
-            if self.known and number in state.by_number:
+            peer = state.by_number.get(number) if self.known else None
+            if peer is not None:
                 worker.met.add(number)
+                peer.known_to[worker.number] = None
             else:
                 gone.append(number)
         if gone:
             out.say(worker, WorkerPeersGone(gone))
         learned = set(inventory.functions) if self.known else set()
-        for function in state.functions.values():
-            if function.id in learned:
-                function.workers[worker.number] = None
-            else:
+        for function in list(worker.functions):
+            if function.id not in learned:
+                del worker.functions[function]
                 function.workers.pop(worker.number, None)
+        for id in learned:
+            known = state.functions.get(id)
+            if known is not None:
+                known.workers[worker.number] = None
+                worker.functions[known] = None
         unlearn = [id for id in inventory.functions if not self.known or id not in state.functions]
         if unlearn:
             out.say(worker, UnlearnFunctions(unlearn))

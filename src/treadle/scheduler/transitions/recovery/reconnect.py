@@ -14,10 +14,12 @@ from treadle.scheduler.transitions.recovery.reconcile import Reconciliation, che
 from treadle.scheduler.transitions.replicas import forget_recipient
 from treadle.scheduler.transitions.rules.orphans import expire_orphans, give_up_awaited
 from treadle.scheduler.transitions.state import ClusterState
-from treadle.scheduler.transitions.wants import find_task, unwant, want_quietly
+from treadle.scheduler.transitions.wants import end_announcements, find_task, unwant, want_quietly
 
 #: Frames of a client that are acknowledged at the latest together.
 MOST_UNACKNOWLEDGED: Final = 16
+#: Orphans that are given up in one look.
+MOST_EXPIRED: Final = 10_000
 #: For a nanny to say that its worker has died, and how, seconds.
 NANNY_WORD_S: Final = 2.0
 #: What a client is told of keys that went away while it did not listen.
@@ -70,7 +72,7 @@ def come_back(state: ClusterState, worker: WorkerState, message: Any, scheduler_
     out.forget_session(worker.number)
     worker.connected = True
     state.absent_workers.pop(worker, None)
-    if state.replicating:
+    if worker.receiving:
         # It may not have heard that it was to have them.
         forget_recipient(state, worker, out)
     out.say(worker, WorkerWelcome(worker.number, scheduler_id, True))
@@ -116,7 +118,7 @@ def return_client(state: ClusterState, client: ClientState, message: Any, schedu
     client.recalling = True
     state.absent_clients.pop(client, None)
     client.versions = dict(message.versions)
-    client.met.clear()
+    membership.forget_met(state, client.number, client.met)
     client.acknowledged = client.durable
     queue = out.to_client(client)
     # One that was given up, and whose welcome got lost, has not said yet what it knows.
@@ -180,6 +182,7 @@ def frames_durable(state: ClusterState, numbers: list[int], sequences: list[int]
         client = state.clients_by_number.get(number)
         if client is not None:
             client.durable = sequence
+            state.unacknowledged[client] = None
             if client.returning is not None:
                 return_client(state, client, client.returning, scheduler_id, out)
             out.to_client(client).acknowledge = True
@@ -187,24 +190,22 @@ def frames_durable(state: ClusterState, numbers: list[int], sequences: list[int]
 
 def look_at_clock(state: ClusterState, out: Outbox) -> None:
     """Give up who was away too long and what nobody has claimed; tell clients what came from them."""
-    for client in state.clients.values():
-        if client.durable != client.acknowledged:
-            out.to_client(client).acknowledge = True
+    if state.unacknowledged:
+        for client in state.unacknowledged:
+            if client.durable != client.acknowledged and client.connected:
+                out.to_client(client).acknowledge = True
+        state.unacknowledged = {}
     now = state.now
+    if state.announcements:
+        end_announcements(state)
     if state.absent_workers:
-        for worker in list(state.absent_workers):
-            if now - worker.disconnected_at >= _grace_s(state, worker):
-                membership.remove_worker(state, worker, True, out)
+        for worker in _overdue_workers(state):
+            membership.remove_worker(state, worker, True, out)
     if state.absent_clients:
-        for client in list(state.absent_clients):
-            if now - client.disconnected_at < state.limits.client_grace_s:
-                break
-            if client.returning is not None:
-                # It is here, and waits for the disk.
-                continue
+        for client in _overdue_clients(state):
             membership.remove_client(state, client, out)
     if state.orphans and now >= state.orphans_until:
-        expire_orphans(state, out)
+        expire_orphans(state, out, MOST_EXPIRED)
     if state.awaited:
         late: list[TaskState] = []
         for task, until in state.awaited.items():
@@ -214,3 +215,26 @@ def look_at_clock(state: ClusterState, out: Outbox) -> None:
         for task in late:
             for client in give_up_awaited(state, task, out):
                 unwant(state, client, task)
+
+
+def _overdue_workers(state: ClusterState) -> list[WorkerState]:
+    """Those that are away longer than they may. The one away longest is first; how long that is depends on whether it has a nanny."""
+    late: list[WorkerState] = []
+    for worker in state.absent_workers:
+        away_s = state.now - worker.disconnected_at
+        if away_s < state.limits.worker_grace_s:
+            break
+        if away_s >= _grace_s(state, worker):
+            late.append(worker)
+    return late
+
+
+def _overdue_clients(state: ClusterState) -> list[ClientState]:
+    late: list[ClientState] = []
+    for client in state.absent_clients:
+        if state.now - client.disconnected_at < state.limits.client_grace_s:
+            break
+        if client.returning is None:
+            # Else it is here, and waits for the disk.
+            late.append(client)
+    return late

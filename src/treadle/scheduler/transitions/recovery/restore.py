@@ -94,7 +94,7 @@ def restore(state: ClusterState, record: Any, frames: list[Any], out: Outbox) ->
         _client(state, record)
     elif kind is NamesRecord:
         for id, present in record.former:
-            state.renamed[id] = state.by_id[present]
+            state.rename(id, state.by_id[present])
     elif kind is PublishedRecord:
         dataset = Published(key_from_wire(record.name), record.body)
         for id in record.ids:
@@ -124,6 +124,7 @@ def end_of_restoring(state: ClusterState, first_attempt: int) -> None:
             state.under_replicated[task] = None
     for task in state.unrunnable:
         state.unrunnable[task] = now
+    state.placeable.touch_all(now)
     for task in state.awaited:
         state.awaited[task] = now + grace
     for client in state.clients.values():

@@ -42,6 +42,7 @@ def move(state: ClusterState, task: TaskState, finish: int, out: Outbox) -> None
         drop_replicas(state, task, out)
     elif start == NO_WORKER:
         del state.unrunnable[task]
+        state.placeable.discard(task)
         if state.awaited:
             state.awaited.pop(task, None)
     task.state = finish
@@ -101,6 +102,7 @@ def begin_replica(state: ClusterState, task: TaskState, recipient: WorkerState) 
         return False
     else:
         coming.append(recipient)
+    recipient.receiving[task] = None
     return True
 
 
@@ -130,6 +132,7 @@ def drop_replicas(state: ClusterState, task: TaskState, out: Outbox) -> None:
     """All holders shall forget the value, and who is fetching a copy to keep need not."""
     if state.replicating:
         for worker in state.replicating.pop(task, []):
+            worker.receiving.pop(task, None)
             out.drop_id(task.id, worker)
     if state.under_replicated:
         state.under_replicated.pop(task, None)

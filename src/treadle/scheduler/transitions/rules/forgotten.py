@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from treadle.scheduler.transitions.outbox import Outbox
-from treadle.scheduler.transitions.records import FORGOTTEN, NO_TASKS, RELEASED, FunctionState, TaskState, is_needed
+from treadle.scheduler.transitions.records import FORGOTTEN, NO_TASKS, RELEASED, FunctionState, TaskGroup, TaskState, is_needed
 from treadle.scheduler.transitions.rules.common import move
 from treadle.scheduler.transitions.state import ClusterState
 
@@ -19,7 +19,7 @@ def to_forgotten(state: ClusterState, task: TaskState, out: Outbox) -> None:
     del state.tasks[task.key]
     del state.by_id[task.id]
     if state.renamed:
-        for id in [id for id, renamed in state.renamed.items() if renamed is task]:
+        for id in state.former_ids.pop(task, []):
             del state.renamed[id]
     for dependency in task.dependencies:
         lose_dependent(state, dependency)
@@ -35,7 +35,18 @@ def to_forgotten(state: ClusterState, task: TaskState, out: Outbox) -> None:
             drop_function(state, function, out)
     group = task.group
     if group.alive == 0:
-        state.groups.pop(group.name, None)
+        forget_group(state, group)
+
+
+def forget_group(state: ClusterState, group: TaskGroup) -> None:
+    """All its tasks are forgotten: nothing refers to it any more."""
+    state.groups.pop(group.name, None)
+    for other in group.dependents:
+        other.dependencies.pop(group, None)
+    for other in group.dependencies:
+        other.dependents.pop(group, None)
+    group.dependents = {}
+    group.dependencies = {}
 
 
 def lose_dependent(state: ClusterState, task: TaskState) -> None:
@@ -55,4 +66,5 @@ def drop_function(state: ClusterState, function: FunctionState, out: Outbox) -> 
     for number in function.workers:
         worker = state.by_number.get(number)
         if worker is not None:
+            worker.functions.pop(function, None)
             out.unlearn(worker, function.id)

@@ -101,16 +101,31 @@ def note_stage(state: ClusterState, task: TaskState, worker: WorkerState, stage:
 
 
 def keep_orphan(state: ClusterState, key: Any, orphan: Orphan) -> None:
+    """Keep it for whoever asks for ``key``; NOBODYS: nobody shall be given it."""
+    worker = orphan.worker
+    before = worker.orphans.get(orphan.id)
+    if before is not None:
+        # It came with the worker before, for somebody who may ask for it.
+        if key is NOBODYS:
+            key = before.key
+        _remove_orphan(state, before)
+    orphan.key = key
+    worker.orphans[orphan.id] = orphan
     rows = state.orphans.get(key)
     if rows is None:
-        rows = state.orphans[key] = []
-    rows.append(orphan)
+        rows = state.orphans[key] = {}
+    rows[orphan] = None
     state.orphans_until = state.now + state.limits.recovery_grace_s
 
 
-def is_here(state: ClusterState, orphan: Orphan) -> bool:
-    """Whether its worker was not removed meanwhile."""
-    return state.by_number.get(orphan.worker.number) is orphan.worker
+def _remove_orphan(state: ClusterState, orphan: Orphan) -> None:
+    """It is claimed, or was lost."""
+    orphan.worker.orphans.pop(orphan.id, None)
+    rows = state.orphans.get(orphan.key)
+    if rows is not None:
+        rows.pop(orphan, None)
+        if not rows:
+            del state.orphans[orphan.key]
 
 
 def claim(state: ClusterState, task: TaskState, last_chance: bool, out: Outbox) -> bool:
@@ -121,16 +136,17 @@ def claim(state: ClusterState, task: TaskState, last_chance: bool, out: Outbox) 
     rows = state.orphans.get(task.key)
     if rows is None:
         return False
-    waiting: list[Orphan] = []
     found = False
+    values: list[Orphan] = []
+    executing: list[Orphan] = []
     for orphan in rows:
+        (values if orphan.stage == NOT_RUNNING else executing).append(orphan)
+    for orphan in values:
         worker = orphan.worker
-        if orphan.stage != NOT_RUNNING or not is_here(state, orphan):
-            continue
         if orphan.is_fresh and orphan.id != task.id and task.has_recipe:
             # The client that put it there has not said so yet. What is computed may be released before it does.
-            waiting.append(orphan)
             continue
+        _remove_orphan(state, orphan)
         if accept_value(state, task, worker, orphan.nbytes, orphan.type_name, out):
             found = True
             if orphan.id != task.id:
@@ -140,66 +156,61 @@ def claim(state: ClusterState, task: TaskState, last_chance: bool, out: Outbox) 
                 confirm_replica(state, worker, [task], out)
         else:
             out.drop_id(orphan.id, worker)
-    for orphan in rows:
+    for orphan in executing:
         worker = orphan.worker
-        if orphan.stage == NOT_RUNNING or not is_here(state, orphan):
-            continue
         if not found and orphan.id == task.id:
             if adopt(state, task, worker, orphan.stage, orphan.attempt, out):
+                _remove_orphan(state, orphan)
                 found = True
                 continue
             if not last_chance:
-                waiting.append(orphan)
+                # It goes on to wait.
                 continue
+        _remove_orphan(state, orphan)
         out.drop_id(orphan.id, worker)
-    if waiting:
-        state.orphans[task.key] = waiting
-    else:
-        del state.orphans[task.key]
     return found
 
 
-def orphan_finished(state: ClusterState, worker: WorkerState, id: int, nbytes: int, type_name: str) -> bool:
+def orphan_finished(worker: WorkerState, id: int, nbytes: int, type_name: str) -> bool:
     """``worker`` has finished something that nobody knows. Whether it is to keep the result."""
-    for rows in state.orphans.values():
-        for orphan in rows:
-            if orphan.worker is worker and orphan.id == id:
-                orphan.stage = NOT_RUNNING
-                orphan.nbytes = nbytes
-                orphan.type_name = type_name
-                return True
-    return False
+    orphan = worker.orphans.get(id)
+    if orphan is None:
+        return False
+    orphan.stage = NOT_RUNNING
+    orphan.nbytes = nbytes
+    orphan.type_name = type_name
+    return True
 
 
 def orphan_ended(state: ClusterState, worker: WorkerState, id: int) -> None:
     """``worker`` is done with something that nobody knows, and has no value to show for it: nobody shall wait for that."""
-    for key, rows in state.orphans.items():
-        for orphan in rows:
-            if orphan.worker is worker and orphan.id == id and orphan.stage != NOT_RUNNING:
-                rows.remove(orphan)
-                if not rows:
-                    del state.orphans[key]
-                return
+    orphan = worker.orphans.get(id)
+    if orphan is not None and orphan.stage != NOT_RUNNING:
+        _remove_orphan(state, orphan)
 
 
 def forget_orphans(state: ClusterState, worker: WorkerState, but: set[int]) -> None:
     """``worker`` has none any more with other ids."""
-    for key, rows in list(state.orphans.items()):
-        kept = [orphan for orphan in rows if orphan.worker is not worker or orphan.id in but]
-        if not kept:
-            del state.orphans[key]
-        elif len(kept) < len(rows):
-            state.orphans[key] = kept
+    for orphan in list(worker.orphans.values()):
+        if orphan.id not in but:
+            _remove_orphan(state, orphan)
 
 
-def expire_orphans(state: ClusterState, out: Outbox) -> None:
-    """Nobody has claimed them."""
+def expire_orphans(state: ClusterState, out: Outbox, most: int = 0) -> None:
+    """Nobody has claimed them. ``most``: so many at a time; 0: all."""
+    late: list[Orphan] = []
     for rows in state.orphans.values():
         for orphan in rows:
-            task = state.by_id.get(orphan.id)
-            if is_here(state, orphan) and (task is None or task not in orphan.worker.has_what):
-                out.drop_id(orphan.id, orphan.worker)
-    state.orphans.clear()
+            late.append(orphan)
+            if len(late) == most:
+                break
+        if len(late) == most:
+            break
+    for orphan in late:
+        _remove_orphan(state, orphan)
+        task = state.by_id.get(orphan.id)
+        if task is None or task not in orphan.worker.has_what:
+            out.drop_id(orphan.id, orphan.worker)
 
 
 # ------------------------------------------------------------------------------------------------ awaited
@@ -215,6 +226,7 @@ def await_value(state: ClusterState, task: TaskState, out: Outbox) -> None:
     move(state, task, WAITING, out)
     task.waiting_on = 0
     move(state, task, NO_WORKER, out)
+    # It is not placeable: there is nothing of it that a worker could run.
     state.unrunnable[task] = state.now
     state.awaited[task] = state.now + state.limits.recovery_grace_s
 

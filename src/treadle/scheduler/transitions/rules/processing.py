@@ -47,3 +47,4 @@ def to_no_worker(state: ClusterState, task: TaskState, out: Outbox) -> None:
     """No worker may run it now."""
     move(state, task, NO_WORKER, out)
     state.unrunnable[task] = state.now
+    state.placeable.add(task, state.now)

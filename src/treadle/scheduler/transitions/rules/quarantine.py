@@ -99,7 +99,14 @@ def _clear_worker(state: ClusterState, task: TaskState) -> WorkerState | None:
 
 def least_busy(state: ClusterState, task: TaskState, avoided: WorkerState | None) -> WorkerState | None:
     """Of the running workers that may run it, and some of these at most, the one with the least work; but not ``avoided``."""
-    candidates = valid_workers(state, task) if is_restricted(task) else list(state.running)[:MOST_LOOKED_AT]
+    candidates: list[WorkerState] = []
+    if is_restricted(task):
+        candidates = valid_workers(state, task)
+    else:
+        for worker in state.running:
+            candidates.append(worker)
+            if len(candidates) == MOST_LOOKED_AT:
+                break
     best: WorkerState | None = None
     for worker in candidates:
         if worker is not avoided and (best is None or worker.occupancy < best.occupancy):

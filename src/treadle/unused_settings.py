@@ -16,6 +16,7 @@ import yaml
 
 from treadle.config import DEFAULTS, EVENT_LOOPS, log_settings
 from treadle.utils.logs import configure_logging
+from treadle.utils.main_script import not_while_imported
 
 logger = logging.getLogger("treadle")
 
@@ -27,8 +28,9 @@ with (Path(__file__).parent / "unused.yaml").open() as _file:
 _told: set[tuple[str, str]] = set()
 
 
-def begin() -> None:
-    """Called where a user starts something (a client, a cluster, a scheduler, workers): set logging up, tell what is ignored."""
+def begin(what: str) -> None:
+    """Called where a user starts something, which ``what`` names: set logging up, tell which settings are ignored."""
+    not_while_imported(what)
     logs = log_settings()
     configure_logging(logs.loggers, logs.file, logs.format)
     tell_unused_settings()

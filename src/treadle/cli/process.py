@@ -36,7 +36,7 @@ def run_command(start: Callable[[], Coroutine[Any, Any, list[Any]]], *, pid_file
     code = 1
     try:
         logging.basicConfig(level=logging.INFO, format=log_settings().format, stream=sys.stderr)
-        begin()
+        begin(what)
         with _pid_file(pid_file):
             code = run(_serve(start), partial(new_event_loop, event_loop_kind()))
     except Exception as error:

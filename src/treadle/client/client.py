@@ -82,7 +82,7 @@ class Client(CollectionMethods, ClusterMethods, DatasetMethods, IntrospectionMet
         if timeout is None:
             raise ValueError("timeout=None has no meaning here: give a number of seconds, or leave it out")
         self._timeout_s = config.comm_settings().connect_timeout_s if timeout == "default" else config.seconds(timeout)
-        begin()
+        begin("a client")
         settings = config.client_settings()
         self._heartbeat_s = config.seconds(heartbeat_interval) if heartbeat_interval else settings.heartbeat_s
         self._reconnect_grace_s = settings.reconnect_grace_s

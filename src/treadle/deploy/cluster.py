@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from treadle.client.client import Client
 from treadle.comm.security import Security
 from treadle.exceptions import WorkerStartTimeoutError
+from treadle.unused_settings import begin
 from treadle.utils.loop import LoopRunner
 from treadle.utils.status import Status
 
@@ -31,6 +32,7 @@ class Cluster:
     """
 
     def __init__(self, *, name: str | None = None, asynchronous: bool = False, loop: Any = None, security: Security | None = None) -> None:
+        begin("a cluster")
         self.name = name or f"{type(self).__name__}-{secrets.token_hex(4)}"
         self.security = security
         self.status = Status.created

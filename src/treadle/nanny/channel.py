@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from treadle.utils.logs import LogState
+from treadle.utils.main_script import MainScript
 
 _LENGTH = struct.Struct("<Q")
 
@@ -34,6 +35,8 @@ class StartWorker:
     #: Belongs to the process, which removes it in the end; the nanny does so too, in case the process could not.
     directory: str
     event_loop: str = "asyncio"
+    #: The program that the nanny belongs to, for the process to import.
+    main: MainScript | None = None
     #: What the nanny's process logs, and this one shall log.
     logs: LogState | None = None
     #: Descriptor of the record of what executes, which the process inherits; negative: there is none.
@@ -53,6 +56,8 @@ class StopWorker:
 class WorkerStarted:
     address: str
     local_directory: str
+    #: What the user should know of the start.
+    note: str = ""
 
 
 @dataclass(frozen=True)

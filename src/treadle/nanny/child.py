@@ -26,6 +26,7 @@ from treadle.utils import interpreter
 from treadle.utils.event_loop import new_event_loop, run
 from treadle.utils.execution_record import ExecutionRecord, set_record_of_process
 from treadle.utils.logs import configure_logging, follow_log_state
+from treadle.utils.main_script import import_main_script
 from treadle.utils.standard_streams import flush_standard_streams
 
 #: How long a worker may take to close when its nanny is gone, seconds.
@@ -47,15 +48,16 @@ def main(descriptor: int) -> None:
         set_record_of_process(ExecutionRecord(start.record))
         os.close(start.record)
     interpreter.answer_quickly()
+    note = "" if start.main is None else import_main_script(start.main)
     if start.logs is not None:
         follow_log_state(start.logs)
-    run(_run_and_exit(channel, start), partial(new_event_loop, start.event_loop))
+    run(_run_and_exit(channel, start, note), partial(new_event_loop, start.event_loop))
 
 
-async def _run_and_exit(channel: socket.socket, start: StartWorker) -> None:
+async def _run_and_exit(channel: socket.socket, start: StartWorker, note: str) -> None:
     code = 1
     try:
-        code = await _run(channel, start)
+        code = await _run(channel, start, note)
     except BaseException:
         traceback.print_exc()
     finally:
@@ -67,7 +69,7 @@ async def _run_and_exit(channel: socket.socket, start: StartWorker) -> None:
         os._exit(code)
 
 
-async def _run(channel: socket.socket, start: StartWorker) -> int:
+async def _run(channel: socket.socket, start: StartWorker, note: str) -> int:
     """The exit code."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -85,7 +87,7 @@ async def _run(channel: socket.socket, start: StartWorker) -> int:
     except BaseException as error:
         _tell(channel, _failure(error))
         return 1
-    _tell(channel, WorkerStarted(worker.address, str(worker.local_directory)))
+    _tell(channel, WorkerStarted(worker.address, str(worker.local_directory), note))
     # What exists now lives as long as the process: keep it out of every later collection.
     gc.collect()
     gc.freeze()

@@ -32,6 +32,8 @@ STDERR_LINES = 20
 _ROOT = str(Path(__file__).resolve().parents[2])
 _COMMAND = "import sys; sys.path.append(sys.argv[2]); from treadle.nanny.child import main; main(int(sys.argv[1]))"
 _MAX_RECORD_BYTES = 2**24
+#: What was said already of the start of worker processes.
+_notes: set[str] = set()
 
 
 class WorkerProcess:
@@ -130,6 +132,9 @@ class WorkerProcess:
             await self.kill(1)
             raise _error_of(answer)
         self.worker_address, self.local_directory = answer.address, answer.local_directory
+        if answer.note and answer.note not in _notes:
+            _notes.add(answer.note)  # all worker processes of a program have the same to say
+            logger.warning("%s", answer.note)
 
     async def _answer(self, reader: asyncio.StreamReader) -> WorkerStarted | WorkerFailed:
         try:

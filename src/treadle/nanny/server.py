@@ -14,7 +14,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import cloudpickle
 import dask.config
 import dask.system
 from dask.utils import parse_timedelta
@@ -42,9 +41,11 @@ from treadle.nanny.channel import StartWorker
 from treadle.nanny.memory import guard_memory
 from treadle.nanny.process import WorkerProcess, child_environment
 from treadle.nanny.supervisor import Supervisor
+from treadle.serialize import by_value
 from treadle.serialize.run import run_function
 from treadle.unused_settings import begin, take_dashboard_options
 from treadle.utils.logs import log_state
+from treadle.utils.main_script import main_script
 from treadle.utils.memory_limit import parse_memory_limit
 from treadle.utils.private import make_scratch_directory
 from treadle.utils.scheduler_file import wait_for_scheduler_file
@@ -101,7 +102,7 @@ class Nanny:
         more_worker_kwargs.pop("port", None)
         # Here, so that the worker's process need not say again what means nothing.
         take_dashboard_options(more_worker_kwargs)
-        begin()
+        begin("a nanny")
         if scheduler_ip is None and scheduler_file is None:
             scheduler_ip = settings.get("scheduler-address")
             if scheduler_ip is None:
@@ -316,8 +317,8 @@ class Nanny:
             "nanny": self.id,
         }
         try:
-            worker_class = self._worker_class if isinstance(self._worker_class, str) else cloudpickle.dumps(self._worker_class)
-            arguments = cloudpickle.dumps({name: value for name, value in options.items() if value is not None})
+            worker_class = self._worker_class if isinstance(self._worker_class, str) else by_value.dumps(self._worker_class)
+            arguments = by_value.dumps({name: value for name, value in options.items() if value is not None})
         except Exception as error:
             raise TypeError(f"an argument of the worker cannot be sent to its process: {error}") from error
         return StartWorker(
@@ -327,6 +328,7 @@ class Nanny:
             arguments=arguments,
             directory=str(directory),
             event_loop=settings.event_loop_kind(),
+            main=main_script(),
             logs=log_state(settings.log_settings().format),
         )
 

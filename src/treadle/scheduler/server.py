@@ -124,7 +124,7 @@ class Scheduler:
                 "synchronize_worker_interval": synchronize_worker_interval not in (_DEFAULT_SYNCHRONIZE, None),
             }
         )
-        begin()
+        begin("a scheduler")
         settings = config.scheduler_settings()
         self._wanted_loop = loop
         self._address = address_from_user_args(host, port, interface, protocol, default_host="127.0.0.1")

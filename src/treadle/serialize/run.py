@@ -7,9 +7,8 @@ import pickle
 from collections.abc import Mapping
 from typing import Any
 
-import cloudpickle
-
 from treadle.messages.base import RunFunction, TaskError
+from treadle.serialize import by_value
 from treadle.serialize.errors import dump_error
 
 
@@ -43,4 +42,4 @@ def _dumps(value: Any) -> bytes:
             return data
     except Exception:
         pass
-    return bytes(cloudpickle.dumps(value, 5))
+    return by_value.dumps(value)

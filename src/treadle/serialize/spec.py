@@ -16,8 +16,7 @@ import pickle
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-import cloudpickle
-
+from treadle.serialize import by_value
 from treadle.serialize.nodes import evaluate, evaluate_named, is_direct
 from treadle.serialize.values import PROTOCOL, Buffer, dumps, loads, travels_by_value
 
@@ -35,7 +34,7 @@ def dumps_function(function: Callable[..., Any]) -> bytes:
     except Exception:
         pass  # lambdas and closures
     try:
-        return bytes(cloudpickle.dumps(function, protocol=PROTOCOL))
+        return by_value.dumps(function)
     except Exception as error:
         name = getattr(function, "__qualname__", None) or repr(function)
         try:

@@ -10,6 +10,7 @@ import cloudpickle
 
 from treadle.exceptions import PeerProtocolError
 from treadle.messages.base import Block, TaskError
+from treadle.serialize import by_value
 from treadle.serialize.culprit import describe
 from treadle.serialize.errors import dump_error
 
@@ -79,7 +80,7 @@ def loads(data: Buffer, buffers: Sequence[Buffer] = ()) -> Any:
 
 def travels_by_value(data: bytes) -> bool:
     """Whether a plain pickle refers to what the other side cannot import: ``__main__`` and registered modules."""
-    if b"__main__" in data:
+    if b"__main__" in data or b"__mp_main__" in data:
         return True
     for name in cloudpickle.list_registry_pickle_by_value():
         if name.encode() in data:
@@ -95,7 +96,7 @@ def _dump(value: Any) -> tuple[bytes, list[Buffer]]:
     except Exception:
         pass  # lambdas, closures, local classes; what really cannot be pickled fails again below
     collected: list[Buffer] = []
-    data = cloudpickle.dumps(value, protocol=PROTOCOL, buffer_callback=_collector(collected))
+    data = by_value.dumps(value, buffer_callback=_collector(collected))
     return data, collected
 
 

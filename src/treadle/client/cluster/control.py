@@ -7,8 +7,6 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
-import cloudpickle
-
 from treadle.client.base import ClientBase, optional_seconds
 from treadle.client.cluster.explaining import ExplainingMethods
 from treadle.client.cluster.introspection import IntrospectionMethods
@@ -17,6 +15,7 @@ from treadle.client.options import worker_names
 from treadle.exceptions import CommClosedError, WorkerStartTimeoutError
 from treadle.messages.base import FunctionRan
 from treadle.messages.client_scheduler import RanOn, Restart, RunOn, Shutdown
+from treadle.serialize import by_value
 from treadle.serialize.errors import load_error
 
 
@@ -47,7 +46,7 @@ class ClusterMethods(MovingMethods, ExplainingMethods, IntrospectionMethods, Cli
             raise ValueError(f"on_error must be 'raise', 'return' or 'ignore', got {on_error!r}")
         if not wait and not asyncio.iscoroutinefunction(function):
             raise ValueError("wait=False is for coroutine functions only")
-        payload = cloudpickle.dumps((function, args, kwargs), protocol=5)
+        payload = by_value.dumps((function, args, kwargs))
         where = "nannies" if nanny else "workers"
         return self.sync(self._run, where, payload, worker_names(workers), wait, on_error)
 
@@ -72,7 +71,7 @@ class ClusterMethods(MovingMethods, ExplainingMethods, IntrospectionMethods, Cli
 
     def run_on_scheduler(self, function: Callable[..., Any], *args: Any, wait: bool = True, **kwargs: Any) -> Any:
         """Call a function in the scheduler's process. If it has a parameter ``dask_scheduler`` it gets the scheduler."""
-        payload = cloudpickle.dumps((function, args, kwargs), protocol=5)
+        payload = by_value.dumps((function, args, kwargs))
         return self.sync(self._run_on_scheduler, payload, wait)
 
     async def _run_on_scheduler(self, payload: bytes, wait: bool) -> Any:

@@ -6,12 +6,11 @@ import pickle
 from collections.abc import AsyncIterator, Iterator, MutableMapping
 from typing import Any, Final
 
-import cloudpickle
-
 from treadle.client.base import ClientBase
 from treadle.client.current import entered
 from treadle.client.waiting import futures_of
 from treadle.messages.client_scheduler import PublishData, Query, UnpublishData
+from treadle.serialize import by_value
 from treadle.utils.keys import Key, is_key, key_from_wire
 
 _NO_DEFAULT: Final = object()
@@ -45,7 +44,7 @@ class DatasetMethods(ClientBase):
         for name, data in given.items():
             _check_name(name)
             futures = futures_of(data, client=self)
-            body = cloudpickle.dumps(data)
+            body = by_value.dumps(data)
             with session.lock:
                 ids = [session.ledger.own_id(future.state) for future in futures if future.client is self]
             await session.request(lambda number, name=name, body=body, ids=ids: PublishData(number, name, body, ids, override))  # type: ignore[misc]

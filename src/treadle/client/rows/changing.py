@@ -16,7 +16,7 @@ from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import PurePath
 from types import (
     BuiltinFunctionType,
@@ -47,6 +47,7 @@ _CONSTANT: Final = frozenset(
 )
 #: Callables of the standard library and of dask that consist of what they were made with.
 _GETTERS: Final = (operator.itemgetter, operator.attrgetter, operator.methodcaller, methodcaller)
+_LRU_CACHE: Final = type(lru_cache(int))
 #: Names in a function that travels by value with which it can reach what travels with it.
 _REACHING: Final = frozenset(
     ["setattr", "delattr", "globals", "vars", "exec", "eval", "__dict__", "__globals__", "__closure__", "__defaults__", "__kwdefaults__"]
@@ -93,6 +94,8 @@ def can_change(value: Any, seen: frozenset[int] = frozenset()) -> bool:
         if kind.__name__ == "curry":
             return _any((value.func, *value.args, *value.keywords.values()), inside)
         return kind.__name__ != "Compose" or _any((value.first, *value.funcs), inside)
+    if kind is _LRU_CACHE:  # what it remembers is what it would compute
+        return can_change(value.__wrapped__, inside)
     if kind in _GETTERS:
         return _any(value.__reduce__()[1], inside)
     if isinstance(value, (Enum, PurePath)):
@@ -149,7 +152,7 @@ def _is_numpy_constant(value: Any) -> bool:
 
 
 def _travels_as_a_name(value: Any) -> bool:
-    """Whether its pickle is a name, as that of a ufunc or of a function with ``lru_cache``."""
+    """Whether its pickle is a name, as that of a ufunc."""
     try:
         reduce = copyreg.dispatch_table.get(type(value))
         return isinstance(value.__reduce_ex__(5) if reduce is None else reduce(value), str)

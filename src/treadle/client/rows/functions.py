@@ -6,11 +6,12 @@ import sys
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from hashlib import blake2b
 from types import BuiltinFunctionType, CodeType, FunctionType
 from typing import Any, Final
 
-from dask.tokenize import tokenize
+from dask.tokenize import normalize_token, tokenize
 
 from treadle.client.rows.changing import can_change, nodes_can_change, travels_by_name
 from treadle.client.rows.keys import function_name
@@ -19,6 +20,12 @@ from treadle.serialize.spec import dumps_function, dumps_unshared
 
 #: Functions known at a time; the one used longest ago is forgotten.
 MOST_FUNCTIONS: Final = 10_000
+
+
+@normalize_token.register(type(lru_cache(int)))  # type: ignore[untyped-decorator]
+def _normalize_cached(function: Any) -> Any:
+    """Its name says nothing of what it does: another function may have had that in this session."""
+    return "lru_cache", repr(function.cache_parameters()), normalize_token(function.__wrapped__)
 
 
 class KnownFunction:

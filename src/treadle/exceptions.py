@@ -18,6 +18,10 @@ class InvariantError(AssertionError):
     """Our bug: the state contradicts itself. The text carries the story of what is involved."""
 
 
+class CoreFailedError(RuntimeError):
+    """A core (of the scheduler, a worker or this client) failed on what was asked: a bug of ours. The text carries the story."""
+
+
 class PeerProtocolError(Exception):
     """The other party broke the protocol. Its connection is dropped; everybody else goes on."""
 

@@ -24,6 +24,9 @@ from treadle.utils.standard_streams import flush_standard_streams
 class Server(Protocol):
     """What a command runs: a scheduler, a worker, a nanny."""
 
+    #: Why it has ended, if that was not in order.
+    failure: str | None
+
     async def finished(self) -> None: ...
     async def close(self) -> Any: ...
 
@@ -74,8 +77,10 @@ async def _serve(start: Callable[[], Coroutine[Any, Any, list[Any]]]) -> int:
     if caught:
         logging.getLogger("treadle").info("%s: closing", caught[0].name)
     finished.cancel()
+    # What cannot go on has said why by itself.
+    failed = any(server.failure is not None for server in servers)
     await _all(server.close() for server in servers)
-    return 0
+    return 1 if failed else 0
 
 
 async def _all(awaitables: Any) -> None:

@@ -112,6 +112,8 @@ class Nanny:
         self.name = name
         self.loop = loop
         self.status = Status.created
+        #: Why it has ended, if that was not in order.
+        self.failure: str | None = None
         self.scheduler_address: str | None = None
         self.env = dict(env or {})
         self.config = dict(config or {})

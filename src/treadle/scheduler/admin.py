@@ -51,7 +51,9 @@ class Admin:
         self._next_request += 1
         future: asyncio.Future[A] = asyncio.get_running_loop().create_future()
         self._waiting[request] = (number, kind, future)
-        self._sessions.send(number, [make(request)], [])
+        if not self._sessions.send(number, [make(request)], []):
+            del self._waiting[request]
+            future.set_exception(ConnectionError("the party has gone away, or what it was to be asked cannot be sent"))
         return future
 
     def answered(self, number: int, answer: Any) -> None:
@@ -63,6 +65,11 @@ class Admin:
         del self._waiting[request]
         if not waiting[2].done():
             waiting[2].set_result(answer)
+
+    def lost_all(self) -> None:
+        """All streams were cut."""
+        for number in {asked for asked, _kind, _future in self._waiting.values()}:
+            self.lost(number)
 
     def lost(self, number: int) -> None:
         """That session is gone, and answers no more."""

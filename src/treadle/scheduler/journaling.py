@@ -92,6 +92,7 @@ class Journal:
         #: (number of a record, worker, id): values to be dropped when that record is durable.
         self._drops: deque[tuple[int, int, int]] = deque()
         self._compaction: asyncio.Task[None] | None = None
+        self._closed = False
         self.compactions = 0
         try:
             self.recovery: Recovery = recover(self.directory, core)
@@ -131,8 +132,8 @@ class Journal:
         """Why nothing can be written at the moment."""
         return self._writer.failure
 
-    def mark(self, number: int, arrival: Arrival, fresh: list[Event]) -> list[Event]:
-        """What the core is to hear of a client's frame, marked so that it comes among the records.
+    def mark(self, number: int, arrival: Arrival, fresh: list[Event], apart: bool = False) -> list[Event]:
+        """What the core is to hear of a client's frame, marked so that it comes among the records; ``apart``: each message of it alone.
 
         Submissions are refused while nothing can be written, but for the rest of those that have begun.
         """
@@ -157,7 +158,7 @@ class Journal:
                         break
                 return kept
         durable = [event for event in fresh if type(event.message) in DURABLE]
-        if len(durable) > 1 and (self._core.state.orphans or any(type(event.message) in STATEFUL for event in durable)):
+        if len(durable) > 1 and (apart or self._core.state.orphans or any(type(event.message) in STATEFUL for event in durable)):
             # What one message brings about at once may be what another one means: the record of it comes between them.
             parts = [event for event in fresh if type(event.message) in DURABLE or type(event.message) is Sent]
             for event in parts:
@@ -203,6 +204,9 @@ class Journal:
             self._compact()
 
     def _on_durable(self, count: int) -> None:
+        if self._closed:
+            # The core that these were promised to is another one now.
+            return
         found: dict[int, int] = {}
         promises = self._promises
         while promises and promises[0][0] <= count:
@@ -221,6 +225,8 @@ class Journal:
             self._sessions.send(worker, [DropKeys(ids, ids)], [])
 
     def _on_failure(self, reason: str | None) -> None:
+        if self._closed:
+            return
         if reason is None:
             logger.warning("the journal is written again: submissions are taken")
             return
@@ -274,6 +280,7 @@ class Journal:
         if now is not None:
             gone: list[Any] = [ClientGone(client.number) for client in self._core.clients.values()]
             self.record(gone + [WorkerGone(worker.number) for worker in self._core.workers.values()], now)
+        self._closed = True
         if self._compaction is not None and not self._compaction.done():
             self._compaction.cancel()
             await asyncio.gather(self._compaction, return_exceptions=True)

@@ -29,6 +29,13 @@ class Nannies:
         self.names[id] = name
         self.by_number[number] = id
 
+    def clear(self) -> None:
+        """All streams were cut: those who are here register again."""
+        self.numbers.clear()
+        self.names.clear()
+        self.by_number.clear()
+        self.vouched.clear()
+
     def remove(self, number: int) -> None:
         id = self.by_number.pop(number, None)
         if id is not None and self.numbers.get(id) == number:

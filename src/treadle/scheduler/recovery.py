@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Iterable, Iterator
-from typing import Final
+from collections.abc import Container, Iterable, Iterator
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -32,12 +32,15 @@ from treadle.messages.client_scheduler import (
 from treadle.messages.codec import decode_client_to_scheduler
 from treadle.messages.journal import FrameRecord, KnownClient, StateRecord, WorkerRecord, decode_record
 from treadle.messages.scheduler_local import ConnectionLost, JournalRead
+from treadle.scheduler.failures import CoreFailure
 from treadle.scheduler.sessions import NUMBERS_OF_AN_INCARNATION, events_of_messages
 from treadle.scheduler.transitions.machine import Event, Transitions
 
 logger = logging.getLogger(__name__)
 
 _BATCH: Final = 200
+#: Where more than so many records cannot be told to the core, it is no journal to go on from.
+MOST_SET_ASIDE: Final = 10
 #: Messages of clients that must outlive the scheduler: they are what is told of a frame. (Leaving and restarts are records of their own.)
 DURABLE: Final = frozenset(
     [
@@ -74,6 +77,8 @@ class Recovery:
         self.log_bytes = 0
         #: Bytes at the torn end that were left out.
         self.cut_bytes = 0
+        #: What the core fails on, and the stories of that: it was not told these.
+        self.set_aside: list[tuple[Event, str]] = []
 
     def next_incarnation(self) -> int:
         """That of a scheduler that goes on from here. Each has another one, also when nothing was written but that it had begun."""
@@ -85,18 +90,35 @@ def recover(directory: Directory, core: Transitions, *, below: int | None = None
 
     Raises JournalError for what is damaged or not understood, OSError.
     """
-    recovery = Recovery()
-    segments = directory.segments(below)
-    replay = Replay(core)
     # Nothing of it is garbage: looking for some again and again takes longer than all the rest.
     collecting = gc.isenabled()
     gc.disable()
+    first_attempt = core.state.first_attempt
+    aside: dict[Place, tuple[Event, str]] = {}
+    one_by_one = False
     try:
-        _tell(directory, segments, replay, recovery, below is None)
+        while True:
+            recovery = Recovery()
+            recovery.set_aside = list(aside.values())
+            try:
+                _tell(directory, directory.segments(below), Replay(core, aside, one_by_one), recovery, below is None)
+            except _CoreFailed as error:
+                failure = error.failure
+                core.reset(first_attempt)
+                if failure.culprit is None and not one_by_one:
+                    # It was what follows from many of them.
+                    one_by_one = True
+                    continue
+                culprit = failure.culprit if failure.culprit is not None else failure.events[0]
+                if culprit.record is None or len(aside) >= MOST_SET_ASIDE:
+                    raise JournalError(f"{directory.path} holds a journal that this treadle fails on: {failure.story}") from error.__cause__
+                logger.critical("a record of the journal in %s is set aside, for the core fails on it: %s", directory.path, failure.story)
+                aside[culprit.record] = (culprit, failure.story)
+                continue
+            return recovery
     finally:
         if collecting:
             gc.enable()
-    return recovery
 
 
 def _tell(directory: Directory, segments: list[tuple[int, Segment]], replay: Replay, recovery: Recovery, newest: bool) -> None:
@@ -123,11 +145,27 @@ def _tell(directory: Directory, segments: list[tuple[int, Segment]], replay: Rep
     replay.end(recovery)
 
 
-class Replay:
-    """Records into events, in batches of the same time."""
+#: Where a message stands in the journal: number of its record, its place in that.
+Place: TypeAlias = tuple[int, int]
 
-    def __init__(self, core: Transitions) -> None:
+
+class _CoreFailed(Exception):
+    def __init__(self, failure: CoreFailure) -> None:
+        super().__init__(failure.story)
+        self.failure = failure
+
+
+class Replay:
+    """Records into events, in batches of the same time, but for what is set ``aside``. ``one_by_one``: each in a turn of its own.
+
+    ``Event.record`` is where it stands: the core has no journal of its own meanwhile.
+    """
+
+    def __init__(self, core: Transitions, aside: Container[Place] = (), one_by_one: bool = False) -> None:
         self._core = core
+        self._aside = aside
+        self._one_by_one = one_by_one
+        self._record = 0
         self._events: list[Event] = []
         #: Since the first part of a frame whose last one has not come yet.
         self._parts: list[Event] | None = None
@@ -138,6 +176,7 @@ class Replay:
 
     def take(self, entry: Record, recovery: Recovery) -> None:
         record = decode_record(entry.body)
+        self._record = recovery.records
         if isinstance(record, FrameRecord):
             recovery.highest_number = max(recovery.highest_number, record.number)
             self._at(record.now)
@@ -158,7 +197,12 @@ class Replay:
             self._flush()
 
     def _add(self, events: Iterable[Event]) -> None:
-        (self._events if self._parts is None else self._parts).extend(events)
+        into = self._events if self._parts is None else self._parts
+        for at, event in enumerate(events):
+            if event.record is None:
+                event.record = (self._record, at)
+            if event.record not in self._aside:
+                into.append(event)
 
     def end_of_segment(self) -> None:
         """A frame that is there in part was not received: the client says it again."""
@@ -171,8 +215,14 @@ class Replay:
 
     def _flush(self) -> None:
         events, self._events = self._events, []
-        if events:
-            self.refused += [why for _number, why in self._core.handle(events, self._now).closes]
+        if not events:
+            return
+        for turn in [[event] for event in events] if self._one_by_one else [events]:
+            try:
+                result = self._core.handle(turn, self._now)
+            except Exception as error:
+                raise _CoreFailed(CoreFailure(self._core, error, turn)) from error
+            self.refused += [why for _number, why in result.closes]
 
     def end(self, recovery: Recovery) -> None:
         self._flush()

@@ -33,6 +33,7 @@ from treadle.messages.scheduler_local import Tick
 from treadle.messages.worker_scheduler import CloseWorker, LeaveGracefully, TaskExplained, WorkerRan
 from treadle.scheduler import queries
 from treadle.scheduler.admin import Admin
+from treadle.scheduler.failures import CoreFailure
 from treadle.scheduler.journaling import Journal
 from treadle.scheduler.liveness import Liveness, Nannies
 from treadle.scheduler.moving import Mover
@@ -52,6 +53,9 @@ _DEFAULT_INTERVAL = "500ms"
 _DEFAULT_SYNCHRONIZE = "60s"
 #: So many places are there where a scheduler may begin to number attempts.
 _ATTEMPTS: Final = 2**20
+#: After so many starts with a fresh core within so many seconds, the next failure of the core is the end.
+_MOST_STARTS: Final = 3
+_STARTS_S: Final = 60.0
 
 
 def _limits(settings: config.SchedulerSettings, allowed_failures: int | None, validate: bool | None) -> Limits:
@@ -148,6 +152,10 @@ class Scheduler:
         self._nannies = Nannies()
         #: Names of workers without a nanny that whoever has made them replaces when they are told to restart.
         self.replaced_names: set[str] = set()
+        #: When fresh cores were begun after failures.
+        self._starts: list[float] = []
+        #: Why it has ended, if that was not in order.
+        self.failure: str | None = None
         self._background: set[asyncio.Task[Any]] = set()
         self._finished: asyncio.Event | None = None
         self._sessions: Sessions
@@ -156,6 +164,7 @@ class Scheduler:
         self._liveness: Liveness
         self._mover: Mover
         self._watchdog: Watchdog
+        self._house: asyncio.Task[None]
         self._loop: asyncio.AbstractEventLoop
         self.started = 0.0
 
@@ -287,7 +296,6 @@ class Scheduler:
         )
         self._admin = Admin(self.transitions, self._sessions, self._nannies, turns.tell, self)
         self._mover = Mover(self.transitions, self._admin, turns.tell)
-        self._watchdog = Watchdog(self.transitions, self._admin, self._stuck_after_s or 0.0)
         self._liveness = Liveness(self.transitions, self._sessions, self._nannies, turns.handle, self._worker_ttl_s)
         try:
             self._secret = self._find_secret()
@@ -295,7 +303,7 @@ class Scheduler:
                 self._journal = turns.journal = self._open_journal(self._journal_path)
             self.listeners.append(
                 await listen(
-                    self._address, self._sessions.accept, session=self._session_id, secret=self._secret.value, refused=self._refused
+                    self._address, self._accept, session=self._session_id, secret=self._secret.value, refused=self._refused
                 )
             )
             if self._scheduler_file is not None:
@@ -308,10 +316,10 @@ class Scheduler:
             if self._journal is not None:
                 await self._journal.close()
             raise
-        self.transitions.state.clock_offset_s = time() - self._now()
+        self._begin_core()
         self.started = loop.time()
         self.status = Status.running
-        self._spawn(self._keep_house())
+        self._house = self._loop.create_task(self._keep_house())
         logger.info("Scheduler started at %s; secret from %s", self.address, self._secret.source)
         return self
 
@@ -361,7 +369,7 @@ class Scheduler:
         for client in self.clients.values():
             self._sessions.send(client.number, [SchedulerClosing(reason)], [])
         current = asyncio.current_task()
-        for task in list(self._background):
+        for task in [*self._background, self._house]:
             if task is not current:
                 task.cancel()
         await self._sessions.close(list(self._sessions.by_number))
@@ -393,10 +401,74 @@ class Scheduler:
         self._nannies.remove(number)
         self._admin.lost(number)
 
-    def _core_failed(self) -> None:
-        # Our bug: the view may contradict itself, so nothing that follows from it can be trusted.
-        logger.critical("the scheduler's core failed and the scheduler stops", exc_info=True)
-        self._spawn(self.close("the scheduler failed"))
+    def _accept(self, comm: Comm) -> None:
+        if self._turns.broken:
+            # It comes back: there will be a fresh core soon.
+            comm.start(lambda body, buffers: None, lambda error: None)
+            comm.abort()
+        else:
+            self._sessions.accept(comm)
+
+    def _core_failed(self, failure: CoreFailure) -> None:
+        """Our bug: the state may contradict itself, so nothing that follows from it can be trusted. All goes on as after a ``kill -9``."""
+        if self.status is not Status.running:
+            logger.critical("the scheduler's core failed while the scheduler was closing: %s", failure.story)
+            return
+        what = self._turns.set_aside.blame(failure)
+        logger.critical("the scheduler's core failed, and starts over (%s): %s", what, failure.story)
+        self.transitions.reset(secrets.randbelow(_ATTEMPTS) << 6)
+        self._admin.lost_all()
+        self._nannies.clear()
+        self._sessions.cut()
+        for task in self._background:
+            task.cancel()
+        self._spawn(self._start_over(failure))
+
+    async def _start_over(self, failure: CoreFailure) -> None:
+        now = self._loop.time()
+        self._starts = [start for start in self._starts if now - start < _STARTS_S]
+        if len(self._starts) >= _MOST_STARTS:
+            first = failure.story.partition("\n")[0]
+            await self._end(f"the scheduler's core failed {len(self._starts) + 1} times within {_STARTS_S:g} s, the last time with {first}")
+            return
+        self._starts.append(now)
+        try:
+            if self._journal is not None:
+                await self._journal.close()
+                assert self._journal_path is not None
+                self._journal = self._turns.journal = self._open_journal(self._journal_path)
+            else:
+                self._sessions.begin_another_incarnation()
+        except Exception as error:
+            await self._end(f"the scheduler's core failed, and its journal cannot be gone on from: {error}")
+            return
+        self._begin_core()
+        self._turns.go_on()
+        logger.warning("the scheduler has started over with a fresh core; workers and clients come back")
+
+    def _begin_core(self) -> None:
+        """The core is fresh, or has been told the journal."""
+        for event, story in self._journal.recovery.set_aside if self._journal is not None else ():
+            self._turns.set_aside.add(event, story)
+        self.transitions.state.clock_offset_s = time() - self._now()
+        self._watchdog = Watchdog(self.transitions, self._admin, self._stuck_after_s or 0.0)
+
+    async def _end(self, line: str) -> None:
+        """It cannot go on. Nobody is told goodbye: another scheduler may take its place."""
+        logger.critical("%s; the scheduler ends", line)
+        self.failure = line
+        self.status = Status.closing
+        self._house.cancel()
+        for listener in self.listeners:
+            await listener.stop()
+        self._sessions.cut()
+        if self._journal is not None:
+            await self._journal.close()
+        if self._scheduler_file is not None:
+            remove_scheduler_file(self._scheduler_file, self.id)
+        self.status = Status.failed
+        assert self._finished is not None
+        self._finished.set()
 
     def _close_session(self, number: int, reason: str) -> None:
         self._spawn(self._sessions.close([number]))

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from treadle.comm.interface import Buffer, Comm, Role
 from treadle.exceptions import PeerProtocolError
-from treadle.messages.client_scheduler import SubmitTasks
+from treadle.messages.client_scheduler import ClientRefused, ClientReply, RanOn, SubmitTasks
 from treadle.messages.codec import (
     Decoder,
     decode_client_to_scheduler,
@@ -35,6 +35,8 @@ _DECODERS: dict[Role, Decoder[Any]] = {
 _INCARNATIONS: Final = 2**14
 NUMBERS_OF_AN_INCARNATION: Final = 2**13
 _MOST: Final = 2**28
+#: Messages that are more together go in frames of their own, so that whoever receives them is not kept busy with one.
+FRAME_BYTES: Final = 64 * 2**20
 
 
 class Session:
@@ -126,11 +128,51 @@ class Sessions:
         """Whether what arrives on that stream counts: it is the only one of its party."""
         return self.by_number.get(session.number) is session
 
-    def send(self, number: int, messages: list[Any], frames: list[Any]) -> None:
-        """One frame for one party; dropped when it is gone."""
+    def send(self, number: int, messages: list[Any], frames: list[Any]) -> bool:
+        """One frame for one party, or some when it is large. False when the party is gone, or when something could not be sent:
+        an answer, whose refusal is sent then, or what the party has to know, whose stream is cut then, so that it comes back and hears it.
+        """
         session = self.by_number.get(number)
-        if session is not None:
-            session.comm.send(encode(messages), frames)
+        if session is None:
+            return False
+        try:
+            body = encode(messages)
+            if len(body) <= FRAME_BYTES or len(messages) == 1:
+                session.comm.send(body, frames)
+                return True
+        except (TypeError, ValueError, OverflowError) as error:
+            if len(messages) == 1:
+                self._cannot_send(session, messages[0], error)
+                return False
+        sent = True
+        for message in messages:
+            count = sum([count for _row, count in getattr(message, "buffers", None) or ()])
+            sent = self.send(number, [message], frames[:count]) and sent
+            frames = frames[count:]
+        return sent
+
+    def _cannot_send(self, session: Session, message: Any, error: Exception) -> None:
+        what, to = type(message).__name__, session.comm.peer_address
+        request = getattr(message, "request", 0)
+        if request and type(message) in (ClientReply, RanOn):
+            logger.error("an answer (%s) to %s could not be sent: %s", what, to, error)
+            self.send(session.number, [ClientRefused(request, type(error).__name__, f"the answer cannot be sent: {error}")], [])
+        elif request:
+            logger.error("%s could not be sent to %s: %s", what, to, error)
+        else:
+            logger.error("%s could not be sent to %s, whose stream is cut: %s", what, to, error)
+            session.comm.abort()
+
+    def cut(self) -> None:
+        """Break all streams, without a goodbye: their parties come back."""
+        sessions = list(self.by_number.values())
+        self.by_number.clear()
+        for session in sessions:
+            session.comm.abort()
+
+    def begin_another_incarnation(self) -> None:
+        """Numbers are of another random range from here on."""
+        self.begin_incarnation(1 + secrets.randbelow(_INCARNATIONS))
 
     def forget(self, number: int) -> Session | None:
         return self.by_number.pop(number, None)

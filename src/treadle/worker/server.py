@@ -156,6 +156,8 @@ class Worker:
         self.status = Status.created
         #: Whether the nanny shall start another worker when this one has ended.
         self.restart_requested = False
+        #: Why it has ended, if that was not in order.
+        self.failure: str | None = None
         self.local_directory = ""
         self._address: str | None = None
         self._session = secrets.token_bytes(16)

@@ -116,9 +116,16 @@ class Transitions:
     """
 
     def __init__(self, limits: Limits, scheduler_id: str, first_attempt: int = 0) -> None:
+        self.scheduler_id: str = scheduler_id
+        #: Which of the turn's events is being handled; -1: none of them.
+        self.at: int = -1
         self.state: ClusterState = ClusterState(limits)
         self.state.first_attempt = first_attempt
-        self.scheduler_id: str = scheduler_id
+
+    def reset(self, first_attempt: int) -> None:
+        """Know nothing any more: what was known contradicts itself."""
+        self.state = ClusterState(self.state.limits)
+        self.state.first_attempt = first_attempt
 
     def begin_restoring(self) -> None:
         """Records of another scheduler follow, until ``JournalRead``."""
@@ -212,7 +219,9 @@ class Transitions:
             state.started_at = now
         out = Outbox()
         result = TurnResult()
+        self.at = -1
         for event in events:
+            self.at += 1
             state.story.begin(type(event.message).__name__, state.now)
             if event.record is not None and state.recorder is not None:
                 state.recorder.add(event.record)
@@ -223,6 +232,7 @@ class Transitions:
                 result.offenders.append((event.session, str(error)))
                 self._lose(event.session, True, out)
             self._settle_recommendations(out)
+        self.at = -1
         if state.holding and restore.is_hold_over(state):
             restore.end_hold(state)
             self._settle_recommendations(out)

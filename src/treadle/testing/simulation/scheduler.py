@@ -17,6 +17,7 @@ from treadle.messages.codec import (
 from treadle.messages.nanny import WorkerDied
 from treadle.messages.scheduler_local import ReplicateKeys, Retire, Tick
 from treadle.messages.worker_scheduler import CloseWorker
+from treadle.scheduler.failures import CoreFailure
 from treadle.scheduler.liveness import Liveness, Nannies
 from treadle.scheduler.moving import LOOK_S
 from treadle.scheduler.policies import moving
@@ -128,7 +129,7 @@ class SimulatedScheduler:
     def _on_ended(self, number: int) -> None:
         return
 
-    def _on_failure(self) -> None:
+    def _on_failure(self, failure: CoreFailure) -> None:
         # The error that is being handled.
         raise
 

@@ -19,6 +19,7 @@ from treadle.messages.codec import (
     encode,
 )
 from treadle.scheduler.transitions.machine import Event
+from treadle.utils.buffers import Buffers
 from treadle.utils.turn import Turn
 
 logger = logging.getLogger(__name__)
@@ -194,12 +195,12 @@ def events_of(arrival: Arrival) -> list[Event]:
 def events_of_messages(number: int, messages: Sequence[Any], buffers: list[Any]) -> list[Event]:
     """Those of one frame, each with the buffers that are its own. Raises PeerProtocolError."""
     events: list[Event] = []
+    beside = Buffers(buffers)
     for message in messages:
         frames: list[Any] = []
         if buffers and type(message) is SubmitTasks and message.buffers:
-            count = sum(count for _row, count in message.buffers)
-            frames, buffers = buffers[:count], buffers[count:]
+            frames = beside.take(sum(count for _row, count in message.buffers))
         events.append(Event(number, message, frames))
-    if buffers:
-        raise PeerProtocolError(f"{len(buffers)} buffers came that no message speaks of")
+    if beside.left:
+        raise PeerProtocolError(f"{beside.left} buffers came that no message speaks of")
     return events

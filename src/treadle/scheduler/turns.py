@@ -193,7 +193,7 @@ class Turns:
             worker = state.by_worker_id.get(registration.id)
             if worker is not None:
                 number = worker.number
-        else:
+        elif type(registration) is RegisterClient:
             client = state.clients.get(registration.id)
             if client is not None:
                 number = client.number

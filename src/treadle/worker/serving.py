@@ -16,6 +16,7 @@ from treadle.messages.local import DataLost, DataPut
 from treadle.messages.worker_worker import Busy, Data, DataStored, GetData, PeerRefused, PutData
 from treadle.serialize.sizes import sizeof, type_name
 from treadle.serialize.values import pack_values, unpack_block
+from treadle.utils.buffers import Buffers
 from treadle.worker.data.store import Store
 from treadle.worker.transfer import LARGE_BYTES
 
@@ -71,15 +72,12 @@ class DataServer:
             comm.abort()
 
     def _on_frame(self, comm: Comm, body: Buffer, buffers: list[Buffer]) -> None:
-        at = 0
+        beside = Buffers(buffers)
         for message in decode_peer_to_worker(body):
             if isinstance(message, GetData):
                 self._get(comm, message)
             elif isinstance(message, PutData):
-                count = sum([block.buffers for block in message.blocks])
-                beside = buffers[at : at + count]
-                at += count
-                self._put(comm, message, beside)
+                self._put(comm, message, beside.take(sum([block.buffers for block in message.blocks])))
 
     # ------------------------------------------------------------------------------------------ get
 
@@ -193,10 +191,9 @@ class DataServer:
 def _unpack_all(message: PutData, buffers: list[Buffer]) -> list[Any]:
     """The values in the order of ``message.ids``. Raises what unpickling raises, ValueError when some are missing."""
     values: dict[int, Any] = {}
-    at = 0
+    beside = Buffers(buffers)
     for block in message.blocks:
-        values.update(zip(block.ids, unpack_block(block, buffers[at : at + block.buffers]), strict=True))
-        at += block.buffers
+        values.update(zip(block.ids, unpack_block(block, beside.take(block.buffers)), strict=True))
     try:
         return [values[id] for id in message.ids]
     except KeyError as error:

@@ -13,6 +13,7 @@ from treadle.messages.base import Message
 from treadle.messages.codec import decode_scheduler_to_worker, encode
 from treadle.messages.local import BuffersCame
 from treadle.messages.worker_scheduler import ComputeTasks, RegisterWorker, WorkerRefused, WorkerWelcome
+from treadle.utils.buffers import Buffers
 from treadle.utils.turn import Turn
 
 #: How long the scheduler may take to answer a registration.
@@ -52,7 +53,7 @@ class SchedulerStream:
         self.comm.abort()
 
     def _on_frame(self, body: Buffer, buffers: list[Buffer]) -> None:
-        at = 0
+        beside, named = Buffers(buffers), 0
         for message in decode_scheduler_to_worker(body):
             if not self._welcome.done():
                 if isinstance(message, WorkerRefused):
@@ -62,11 +63,11 @@ class SchedulerStream:
                     self._welcome.set_result(message)
             if type(message) is ComputeTasks and message.buffers is not None:
                 count = sum([count for _, count in message.buffers])
-                self._turn.add(BuffersCame(list(buffers[at : at + count])))
-                at += count
+                self._turn.add(BuffersCame(list(beside.take(count))))
+                named += count
             self._turn.add(message)
-        if at > len(buffers):
-            raise PeerProtocolError(f"a frame names {at} buffers and came with {len(buffers)}")
+        if named > len(buffers):
+            raise PeerProtocolError(f"a frame names {named} buffers and came with {len(buffers)}")
 
     def _on_closed(self, error: Exception | None) -> None:
         if not self._welcome.done():

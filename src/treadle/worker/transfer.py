@@ -18,6 +18,7 @@ from treadle.messages.worker_worker import Busy, Data, GetData, PeerRefused
 from treadle.serialize.errors import dump_error
 from treadle.serialize.sizes import sizeof, type_name
 from treadle.serialize.values import unpack_block
+from treadle.utils.buffers import Buffers
 
 logger = logging.getLogger(__name__)
 
@@ -54,13 +55,12 @@ class Connection:
             self._waiting.pop(request, None)
 
     def _on_frame(self, body: Buffer, buffers: list[Buffer]) -> None:
-        at = 0
+        beside = Buffers(buffers)
         for message in decode_worker_to_peer(body):
             mine: list[Buffer] = []
             if type(message) is Data:
                 count = sum([block.buffers for block in message.blocks])
-                mine = buffers[at : at + count]
-                at += count
+                mine = beside.take(count)
                 if len(mine) != count:
                     raise PeerProtocolError(f"an answer names {count} buffers and came with {len(mine)}")
             future = self._waiting.get(message.request)
@@ -155,12 +155,10 @@ class Fetcher:
 
     async def _received(self, instruction: Fetch, connection: Connection, data: Data, buffers: list[Buffer]) -> FetchDone:
         done = FetchDone(instruction.peer, instruction.ids, [], [], [], [], data.missing, list(data.failed))
-        at = 0
+        beside = Buffers(buffers)
         for block in data.blocks:
-            beside = buffers[at : at + block.buffers]
-            at += block.buffers
             try:
-                await self._unpack(block, beside, done)
+                await self._unpack(block, beside.take(block.buffers), done)
             except Exception as error:
                 if len(block.ids) == 1:
                     done.failed.append((block.ids[0], self._error(error)))
@@ -187,12 +185,10 @@ class Fetcher:
                 continue  # the core asks again
             done.missing += answer.missing
             done.failed += answer.failed
-            at = 0
+            beside = Buffers(buffers)
             for block in answer.blocks:
-                beside = buffers[at : at + block.buffers]
-                at += block.buffers
                 try:
-                    await self._unpack(block, beside, done)
+                    await self._unpack(block, beside.take(block.buffers), done)
                 except Exception as error:
                     done.failed.append((id, self._error(error)))
 

@@ -40,6 +40,7 @@ from treadle.messages.client_scheduler import (
     SubmitTasks,
 )
 from treadle.messages.codec import decode_scheduler_to_client, encode
+from treadle.utils.buffers import Buffers
 
 logger = logging.getLogger("treadle.client")
 
@@ -523,11 +524,12 @@ class Session:
 
         Who waits for what it was about hears that.
         """
+        beside = Buffers(buffers)
         for message in batch:
             count = sum([count for _, count in message.buffers or ()]) if isinstance(message, SubmitTasks) else 0
-            beside, buffers = buffers[:count], buffers[count:]
+            mine = beside.take(count)
             try:
-                self._transmit(comm, [message], beside)
+                self._transmit(comm, [message], mine)
             except (TypeError, ValueError, OverflowError) as error:
                 logger.error("a message to the scheduler could not be sent: %s: %s", type(message).__name__, error)
                 with self.lock:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from treadle.exceptions import Death, KilledWorker
+from treadle.messages.scheduler_local import WorkerDeath
 from treadle.scheduler.transitions.records import ERRED, TaskState, WorkerState
 from treadle.scheduler.transitions.rules.erred import own_error
 from treadle.scheduler.transitions.state import ClusterState
 
 
-def blame_suspects(state: ClusterState, worker: WorkerState, report: Any) -> None:
+def blame_suspects(state: ClusterState, worker: WorkerState, report: WorkerDeath | None) -> None:
     """``worker`` has died. ``report``: the event WorkerDeath, or None when nobody has seen how."""
     suspects = _executing(state, worker, report) if report is not None and report.exact else _most_likely(worker)
     if not suspects:
@@ -27,7 +26,7 @@ def blame_suspects(state: ClusterState, worker: WorkerState, report: Any) -> Non
             state.recommend(task, ERRED)
 
 
-def _executing(state: ClusterState, worker: WorkerState, report: Any) -> list[TaskState]:
+def _executing(state: ClusterState, worker: WorkerState, report: WorkerDeath) -> list[TaskState]:
     """What its nanny has read in the memory that they shared. What was given to others since has nothing to do with it."""
     found: list[TaskState] = []
     for id, attempt in zip(report.executing, report.attempts, strict=False):
@@ -52,7 +51,7 @@ def _by_priority(task: TaskState) -> tuple[float, float, int]:
     return task.priority
 
 
-def _death(state: ClusterState, worker: WorkerState, report: Any) -> Death:
+def _death(state: ClusterState, worker: WorkerState, report: WorkerDeath | None) -> Death:
     if report is None:
         return Death(worker.address, worker.name, worker.host, worker.pid, state.now + state.clock_offset_s)
     return Death(

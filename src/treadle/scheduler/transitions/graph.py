@@ -6,6 +6,7 @@ from typing import Any
 
 from treadle.exceptions import PeerProtocolError
 from treadle.messages.base import TaskOptions
+from treadle.messages.client_scheduler import DefineFunctions, SubmitTasks
 from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.records import (
     FORGOTTEN,
@@ -22,10 +23,11 @@ from treadle.scheduler.transitions.records import (
 from treadle.scheduler.transitions.rules.common import move
 from treadle.scheduler.transitions.state import ClusterState
 from treadle.scheduler.transitions.wants import alias, check_keys, find_task, forget_aliases, is_of_before, want
+from treadle.utils.buffers import buffers_by_row
 from treadle.utils.keys import group_of, is_key, key_from_wire, prefix_of
 
 
-def define_functions(state: ClusterState, client: ClientState, message: Any) -> None:
+def define_functions(state: ClusterState, client: ClientState, message: DefineFunctions) -> None:
     ids, names, bodies = message.ids, message.names, message.bodies
     if not len(ids) == len(names) == len(bodies):
         raise PeerProtocolError("DefineFunctions: columns of different lengths")
@@ -64,7 +66,7 @@ def get_group(state: ClusterState, name: str, key: Any) -> TaskGroup:
     return group
 
 
-def submit_tasks(state: ClusterState, client: ClientState, message: Any, frames: list[Any], out: Outbox) -> None:
+def submit_tasks(state: ClusterState, client: ClientState, message: SubmitTasks, frames: list[Any], out: Outbox) -> None:
     """The rows of one ``SubmitTasks``; ``frames`` are the buffers of its payloads. Nothing changes when it is malformed."""
     check_columns(state, client, message, frames)
     ids: list[int] = message.ids
@@ -72,7 +74,7 @@ def submit_tasks(state: ClusterState, client: ClientState, message: Any, frames:
     user_priority = -float(message.priority)
     options: TaskOptions | None = message.options
     special: dict[int, TaskOptions] = dict(message.row_options) if message.row_options else {}
-    buffers = _buffers_by_row(message, frames)
+    buffers = buffers_by_row(message.buffers, frames)
     keys: list[Any] = message.keys
     functions: list[int] = message.functions
     payloads: list[bytes] = message.payloads
@@ -202,7 +204,7 @@ def find_dependencies(state: ClusterState, client: ClientState, ids: list[int]) 
     return found
 
 
-def check_columns(state: ClusterState, client: ClientState, message: Any, frames: list[Any]) -> None:
+def check_columns(state: ClusterState, client: ClientState, message: SubmitTasks, frames: list[Any]) -> None:
     """Raises PeerProtocolError for a submission that contradicts itself; before anything was changed."""
     length = len(message.ids)
     for column in (message.keys, message.functions, message.payloads, message.dependencies, message.ranks, message.later_dependents):
@@ -235,7 +237,7 @@ def check_columns(state: ClusterState, client: ClientState, message: Any, frames
             raise PeerProtocolError(f"SubmitTasks: {number_of_dependents} dependents in later chunks")
 
 
-def _generation(state: ClusterState, client: ClientState, message: Any) -> float:
+def _generation(state: ClusterState, client: ClientState, message: SubmitTasks) -> float:
     """Later submissions come after earlier ones, unless they follow closely; those of a running task come before its own."""
     if message.submission == client.submission:
         return client.generation
@@ -255,16 +257,7 @@ def _generation(state: ClusterState, client: ClientState, message: Any) -> float
     return client.generation
 
 
-def _buffers_by_row(message: Any, frames: list[Any]) -> dict[int, list[Any]]:
-    found: dict[int, list[Any]] = {}
-    at = 0
-    for row, count in message.buffers or ():
-        found[row] = frames[at : at + count]
-        at += count
-    return found
-
-
-def _expect_later(client: ClientState, message: Any, rows: list[TaskState | None]) -> list[TaskState]:
+def _expect_later(client: ClientState, message: SubmitTasks, rows: list[TaskState | None]) -> list[TaskState]:
     """Book the dependents that later chunks bring, and those that this one has brought, broken or known already as they may be.
 
     Returns the tasks that have all their dependents now.
@@ -292,14 +285,14 @@ def _expect_later(client: ClientState, message: Any, rows: list[TaskState | None
     return complete
 
 
-def _cancel_broken(client: ClientState, message: Any, broken: dict[int, None], out: Outbox) -> None:
+def _cancel_broken(client: ClientState, message: SubmitTasks, broken: dict[int, None], out: Outbox) -> None:
     """Rows whose dependencies are gone never become tasks; who wants them is told."""
     wanted = message.ids if message.wanted is None else message.wanted
     out.cancelled(client, [id for id in wanted if id in broken], "lost dependencies", None)
 
 
 def _start(
-    state: ClusterState, client: ClientState, message: Any, rows: list[TaskState | None], fresh: list[TaskState], out: Outbox
+    state: ClusterState, client: ClientState, message: SubmitTasks, rows: list[TaskState | None], fresh: list[TaskState], out: Outbox
 ) -> None:
     """Note who wants what; then start the new tasks that somebody needs, and drop those that nobody does."""
     eager: bool = message.eager

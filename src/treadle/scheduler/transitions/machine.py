@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from treadle.exceptions import InvariantError, NoValidWorkerError, NoWorkerError, PeerProtocolError
+from treadle.messages.base import Message
 from treadle.messages.client_scheduler import (
     AttachKeys,
     CancelKeys,
@@ -84,13 +85,13 @@ from treadle.utils.keys import group_of, key_from_wire
 class Event:
     """One thing that happened: a message of the party with that session number, or a local event (number 0 where nobody is meant)."""
 
-    def __init__(self, session: int, message: Any, frames: list[Any] | None = None, record: Any = None) -> None:
+    def __init__(self, session: int, message: object, frames: list[Any] | None = None, record: object = None) -> None:
         self.session: int = session
-        self.message: Any = message
+        self.message: object = message
         #: Buffers that came beside the message.
         self.frames: list[Any] = [] if frames is None else frames
         #: What the journal is to keep of it; goes among the records where its turn comes.
-        self.record: Any = record
+        self.record: object = record
 
 
 class TurnResult:
@@ -98,13 +99,13 @@ class TurnResult:
 
     def __init__(self) -> None:
         #: (session number, messages, frames that ride beside).
-        self.sends: list[tuple[int, list[Any], list[Any]]] = []
+        self.sends: list[tuple[int, list[Message], list[Any]]] = []
         #: (session number, why): parties that broke the protocol, or were refused, or said goodbye.
         self.closes: list[tuple[int, str]] = []
         #: Those of ``closes`` that broke the protocol; they are told so.
         self.offenders: list[tuple[int, str]] = []
         #: What must outlive the scheduler, in order: messages of ``messages.journal``, and records of events. Empty without a journal.
-        self.records: list[Any] = []
+        self.records: list[object] = []
         #: (number of a worker, id): values to be dropped when these records are durable, see ``is_dropped``.
         self.late_drops: list[tuple[int, int]] = []
 
@@ -303,119 +304,124 @@ class Transitions:
 
     def _from_worker(self, worker: WorkerState, event: Event, out: Outbox, result: TurnResult) -> None:
         state, message = self.state, event.message
-        kind = type(message)
-        if kind is TasksFinished:
+        if type(message) is TasksFinished:
             reports.tasks_finished(state, worker, message, out)
-        elif kind is ReplicasAdded:
+        elif type(message) is ReplicasAdded:
             reports.replicas_added(state, worker, message.ids, out)
-        elif kind is TasksStarted:
+        elif type(message) is TasksStarted:
             reports.tasks_started(state, worker, message)
-        elif kind is WorkerHeartbeat:
+        elif type(message) is WorkerHeartbeat:
             worker.metrics = message.metrics
-        elif kind is TasksErred:
+        elif type(message) is TasksErred:
             reports.tasks_erred(state, worker, message, out)
-        elif kind is TasksTakenBack:
+        elif type(message) is TasksTakenBack:
             reports.tasks_returned(state, worker, message)
             reports.take_back_refused(state, worker, message.kept)
-        elif kind is TasksRescheduled:
+        elif type(message) is TasksRescheduled:
             reports.tasks_rescheduled(state, worker, message)
-        elif kind is TasksSeceded:
+        elif type(message) is TasksSeceded:
             reports.tasks_seceded(state, worker, message)
-        elif kind is ReplicasMissing:
+        elif type(message) is ReplicasMissing:
             reports.replicas_missing(state, worker, message, out)
-        elif kind is ReplicasDropped:
+        elif type(message) is ReplicasDropped:
             reports.replicas_dropped(state, worker, message.ids, out)
-        elif kind is WorkerStatus:
+        elif type(message) is WorkerStatus:
             membership.set_worker_status(state, worker, message.status)
-        elif kind is LeaveWorker:
+        elif type(message) is LeaveWorker:
             membership.remove_worker(state, worker, False, out)
             result.closes.append((worker.number, message.reason))
-        elif kind is WorkerDeath:
+        elif type(message) is WorkerDeath:
             membership.remove_worker(state, worker, not message.planned, out, message)
-        elif kind is ConnectionLost:
+        elif type(message) is ConnectionLost:
             reconnect.lose_worker(state, worker, message.blame, out)
-        elif kind is RegisterWorker:
+        elif type(message) is RegisterWorker:
             reconnect.come_back(state, worker, message, self.scheduler_id, out)
         else:
-            raise PeerProtocolError(f"a registered worker does not send {kind.__name__}")
+            raise PeerProtocolError(f"a registered worker does not send {type(message).__name__}")
 
     def _from_client(self, client: ClientState, event: Event, out: Outbox, result: TurnResult) -> None:
         state, message = self.state, event.message
-        kind = type(message)
-        if kind is SubmitTasks:
+        if type(message) is SubmitTasks:
             graph.submit_tasks(state, client, message, event.frames, out)
-        elif kind is Sent:
+        elif type(message) is Sent:
             reconnect.frame_came(client, message.sequence, message.urgent, out)
             if state.recorder is None:
                 client.durable = message.sequence
                 state.unacknowledged[client] = None
-        elif kind is ReleaseKeys:
+        elif type(message) is ReleaseKeys:
             wants.release_keys(state, client, message.ids)
-        elif kind is DefineFunctions:
+        elif type(message) is DefineFunctions:
             graph.define_functions(state, client, message)
-        elif kind is ForgetFunctions:
+        elif type(message) is ForgetFunctions:
             membership.forget_functions(state, client, message.ids, out)
-        elif kind is AttachKeys:
+        elif type(message) is AttachKeys:
             wants.attach_keys(state, client, message, out)
-        elif kind is CancelKeys:
+        elif type(message) is CancelKeys:
             wants.cancel_keys(state, client, message, out)
-        elif kind is RetryKeys:
+        elif type(message) is RetryKeys:
             wants.retry_keys(state, client, message.ids, out)
-        elif kind is KeysScattered:
+        elif type(message) is KeysScattered:
             self._scatter(client, message, out)
-        elif kind is PublishData:
+        elif type(message) is PublishData:
             publishing.publish(state, client, message, out)
-        elif kind is UnpublishData:
+        elif type(message) is UnpublishData:
             publishing.unpublish(state, client, message, out)
-        elif kind is FireAndForget:
+        elif type(message) is FireAndForget:
             wants.fire_and_forget(state, client, message.ids, out)
-        elif kind is ClientHeartbeat:
+        elif type(message) is ClientHeartbeat:
             pass
-        elif kind is ConnectionLost:
+        elif type(message) is ConnectionLost:
             reconnect.lose_client(state, client, message.blame, out)
-        elif kind is RegisterClient:
+        elif type(message) is RegisterClient:
             reconnect.return_client(state, client, message, self.scheduler_id, out)
-        elif kind is ConfirmKeys:
+        elif type(message) is ConfirmKeys:
             reconnect.confirm_keys(state, client, message.ids, message.erred, out)
-        elif kind is ReattachKeys:
+        elif type(message) is ReattachKeys:
             reconcile.reattach_keys(state, client, message, out)
-        elif kind is LeaveClient:
+        elif type(message) is LeaveClient:
             membership.remove_client(state, client, out)
             result.closes.append((client.number, "the client left"))
         else:
-            raise PeerProtocolError(f"a registered client does not send {kind.__name__}")
+            raise PeerProtocolError(f"a registered client does not send {type(message).__name__}")
 
     def _from_nobody(self, event: Event, out: Outbox, result: TurnResult) -> None:
         state, message = self.state, event.message
-        kind = type(message)
-        if kind is RegisterWorker:
+        if type(message) is RegisterWorker:
             if not reconnect.arrive(state, event.session, message, self.scheduler_id, out):
                 result.closes.append((event.session, "refused"))
-        elif kind is RegisterClient:
+        elif type(message) is RegisterClient:
             membership.add_client(state, event.session, message, self.scheduler_id, out)
-        elif kind is Tick:
+        elif type(message) is Tick:
             reconnect.look_at_clock(state, out)
             if state.under_replicated and len(state.running) > 1:
                 replicas.keep_more(state, out)
             self._tick()
-        elif kind is Forget:
+        elif type(message) is Forget:
             membership.clear(state, message.reason, out)
-        elif kind is ReplicateKeys or kind is DropReplicas or kind is Retire:
-            self._move_data(message, out)
-        elif kind is FramesDurable:
+        elif type(message) is ReplicateKeys:
+            worker = state.by_number.get(message.recipient)
+            if worker is not None:
+                replicas.order_replicas(state, worker, self._still_known(message.ids), out)
+        elif type(message) is DropReplicas:
+            worker = state.by_number.get(message.holder)
+            if worker is not None:
+                replicas.drop_replicas_at(state, worker, self._still_known(message.ids), out)
+        elif type(message) is Retire:
+            self._retire(message, out)
+        elif type(message) is FramesDurable:
             reconnect.frames_durable(state, message.clients, message.sequences, self.scheduler_id, out)
-        elif kind is JournalRead:
+        elif type(message) is JournalRead:
             restore.end_of_restoring(state, message.first_attempt)
         elif state.restoring and restore.restore(state, message, event.frames, out):
             pass
-        elif kind is ConnectionLost or kind is Sent:
+        elif type(message) is ConnectionLost or type(message) is Sent:
             # A client's farewell is behind it in the same frame.
             pass
         elif any([number == event.session for number, _reason in result.closes]):
             # What it had said behind its registration, which was refused.
             pass
         else:
-            raise PeerProtocolError(f"{kind.__name__} came from a party that has not registered, or has left")
+            raise PeerProtocolError(f"{type(message).__name__} came from a party that has not registered, or has left")
 
     def _lose(self, number: int, blame: bool, out: Outbox) -> None:
         worker = self.state.by_number.get(number)
@@ -425,7 +431,7 @@ class Transitions:
         if client is not None:
             membership.remove_client(self.state, client, out)
 
-    def _scatter(self, client: ClientState, message: Any, out: Outbox) -> None:
+    def _scatter(self, client: ClientState, message: KeysScattered, out: Outbox) -> None:
         state = self.state
         wants.check_scatter(state, client, message)
         tasks: list[TaskState] = []
@@ -442,27 +448,23 @@ class Transitions:
             if not task.has_recipe:
                 replicas.keep_enough(state, task, out)
 
-    def _move_data(self, message: Any, out: Outbox) -> None:
-        """Orders of the shell: workers and tasks that are gone meanwhile are left out."""
+    def _retire(self, message: Retire, out: Outbox) -> None:
         state = self.state
-        if type(message) is Retire:
-            for number in message.numbers:
-                worker = state.by_number.get(number)
-                if worker is not None and message.retiring:
-                    membership.retire(state, worker, out)
-                elif worker is not None:
-                    membership.stay(state, worker)
-            return
+        for number in message.numbers:
+            worker = state.by_number.get(number)
+            if worker is not None and message.retiring:
+                membership.retire(state, worker, out)
+            elif worker is not None:
+                membership.stay(state, worker)
+
+    def _still_known(self, ids: list[int]) -> list[TaskState]:
+        """The tasks of an order of the shell, without those that are gone meanwhile."""
         tasks: list[TaskState] = []
-        for id in message.ids:
-            task = state.by_id.get(id)
+        for id in ids:
+            task = self.state.by_id.get(id)
             if task is not None:
                 tasks.append(task)
-        worker = state.by_number.get(message.recipient if type(message) is ReplicateKeys else message.holder)
-        if worker is not None and type(message) is ReplicateKeys:
-            replicas.order_replicas(state, worker, tasks, out)
-        elif worker is not None:
-            replicas.drop_replicas_at(state, worker, tasks, out)
+        return tasks
 
     def _tick(self) -> None:
         """Time has passed: tasks that waited too long for a worker fail."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from treadle.exceptions import PeerProtocolError
-from treadle.messages.client_scheduler import ClientPeersGone, ClientWelcome
+from treadle.messages.client_scheduler import ClientPeersGone, ClientWelcome, RegisterClient
 from treadle.messages.journal import ClientGone, ForgottenRecord, WorkerGone
-from treadle.messages.worker_scheduler import WorkerPeersGone, WorkerRefused, WorkerWelcome
+from treadle.messages.scheduler_local import WorkerDeath
+from treadle.messages.worker_scheduler import Inventory, RegisterWorker, WorkerPeersGone, WorkerRefused, WorkerWelcome
 from treadle.scheduler.transitions.deaths import blame_suspects
 from treadle.scheduler.transitions.forget import forget_everything
 from treadle.scheduler.transitions.outbox import Outbox
@@ -19,6 +20,7 @@ from treadle.scheduler.transitions.records import (
     RUNNING,
     WAITING,
     ClientState,
+    FunctionState,
     WorkerState,
 )
 from treadle.scheduler.transitions.replicas import forget_recipient, lost_replica
@@ -32,7 +34,7 @@ from treadle.scheduler.transitions.state import ClusterState
 ATTEMPTS_OF_A_TASK: Final = 64
 
 
-def add_worker(state: ClusterState, number: int, message: Any, scheduler_id: str, out: Outbox) -> WorkerState | None:
+def add_worker(state: ClusterState, number: int, message: RegisterWorker, scheduler_id: str, out: Outbox) -> WorkerState | None:
     """A worker registers, and does not run yet; None when it is refused, and told why."""
     for other in (state.by_name.get(message.name), state.workers.get(message.address)):
         if other is not None and not other.connected and other.number in state.by_number:
@@ -64,7 +66,7 @@ def add_worker(state: ClusterState, number: int, message: Any, scheduler_id: str
     return worker
 
 
-def _former_numbers(inventory: Any, number: int) -> list[int]:
+def _former_numbers(inventory: Inventory | None, number: int) -> list[int]:
     if inventory is None:
         return []
     return [former for former in (*(inventory.former or ()), inventory.number) if former not in (0, number)]
@@ -88,7 +90,7 @@ def index_worker(state: ClusterState, worker: WorkerState) -> None:
     state.total_memory_limit += worker.memory_limit
 
 
-def _refusal(state: ClusterState, message: Any) -> str:
+def _refusal(state: ClusterState, message: RegisterWorker) -> str:
     if message.nthreads < 1:
         return f"a worker needs at least one thread, {message.name!r} has {message.nthreads}"
     other = state.by_name.get(message.name)
@@ -157,7 +159,7 @@ def stop_running(state: ClusterState, worker: WorkerState) -> None:
             state.recommend(task, WAITING)
 
 
-def remove_worker(state: ClusterState, worker: WorkerState, blame: bool, out: Outbox, report: Any = None) -> None:
+def remove_worker(state: ClusterState, worker: WorkerState, blame: bool, out: Outbox, report: WorkerDeath | None = None) -> None:
     """``worker`` is gone. ``blame``: it died, and what it was executing may be the reason; ``report``: the event that says how."""
     if state.recorder is not None:
         state.recorder.add(WorkerGone(worker.number))
@@ -224,7 +226,7 @@ def _tell_acquaintances(state: ClusterState, gone: WorkerState, out: Outbox) -> 
             out.to_client(client).add(ClientPeersGone([gone.number]))
 
 
-def add_client(state: ClusterState, number: int, message: Any, scheduler_id: str, out: Outbox) -> ClientState:
+def add_client(state: ClusterState, number: int, message: RegisterClient, scheduler_id: str, out: Outbox) -> ClientState:
     if message.id in state.clients:
         raise PeerProtocolError(f"a client with the id {message.id!r} is connected already")
     client = ClientState(number, message.id, dict(message.versions))
@@ -271,7 +273,7 @@ def forget_functions(state: ClusterState, client: ClientState, ids: list[int], o
             release_function(state, client, function, out)
 
 
-def release_function(state: ClusterState, client: ClientState, function: Any, out: Outbox) -> None:
+def release_function(state: ClusterState, client: ClientState, function: FunctionState, out: Outbox) -> None:
     """Its client will not name it again."""
     client.functions.pop(function.id, None)
     function.held = False

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from treadle.messages.base import Holders, Peer, TaskError, TaskOptions
+from treadle.messages.base import Holders, Message, Peer, TaskError, TaskOptions
 from treadle.messages.client_scheduler import (
     ClientPeers,
     KeysAliased,
@@ -42,11 +42,11 @@ class WorkerQueue:
 
     def __init__(self, worker: WorkerState) -> None:
         self.worker: WorkerState = worker
-        self.messages: list[Any] = []
+        self.messages: list[Message] = []
         self.frames: list[Any] = []
         self.functions: list[int] = []
         self.bodies: list[bytes] = []
-        self.peers: list[Any] = []
+        self.peers: list[Peer] = []
         self.compute: list[TaskState] = []
         #: Where each task stands in ``compute``: made when the first of them is called off, and then kept up. None as a rule.
         self.places: dict[TaskState, int] | None = None
@@ -83,7 +83,7 @@ class WorkerQueue:
             holder.known_to[self.worker.number] = None
             self.peers.append(Peer(holder.number, holder.address))
 
-    def holders(self, task: TaskState) -> Any:
+    def holders(self, task: TaskState) -> Holders:
         """Who has the value: of many, some, and others for each worker. It asks again when none of those has it."""
         who_has = task.who_has
         count = len(who_has)
@@ -122,7 +122,7 @@ class WorkerQueue:
             places[last] = at
         return True
 
-    def _compute_tasks(self) -> Any:
+    def _compute_tasks(self) -> ComputeTasks:
         """The open batch of assignments as a message. Attempts are those of now: a batch is sealed before they change."""
         tasks = self.compute
         self.compute = []
@@ -134,7 +134,7 @@ class WorkerQueue:
         payloads: list[bytes] = []
         priorities: list[tuple[float, float, int]] = []
         dependencies: list[list[int]] | None = None
-        holders: dict[int, Any] = {}
+        holders: dict[int, Holders] = {}
         options: list[tuple[int, TaskOptions]] = []
         buffers: list[tuple[int, int]] = []
         eager: list[int] = []
@@ -186,17 +186,18 @@ class ClientQueue:
 
     def __init__(self, client: ClientState) -> None:
         self.client: ClientState = client
-        self.messages: list[Any] = []
+        self.messages: list[Message] = []
         #: Ids of the last message, as long as it is a KeysInMemory of this worker and type.
         self.memory_ids: list[int] | None = None
-        #: The values of that message; empty as long as none rides along.
+        #: That message, and its values; empty as long as none rides along.
+        self.memory: KeysInMemory | None = None
         self.memory_values: list[bytes] = []
         self.memory_worker: int = 0
         self.memory_type: str = ""
         #: The client wants to hear what is received of it, even if there is nothing else to say.
         self.acknowledge: bool = False
 
-    def add(self, message: Any) -> None:
+    def add(self, message: Message) -> None:
         self.messages.append(message)
         self.memory_ids = None
 
@@ -212,7 +213,8 @@ class ClientQueue:
             worker.known_to[self.client.number] = None
             self.messages.append(ClientPeers([Peer(worker.number, worker.address)]))
         ids = [task.id]
-        self.messages.append(KeysInMemory(worker.number, task.type_name, ids))
+        self.memory = KeysInMemory(worker.number, task.type_name, ids)
+        self.messages.append(self.memory)
         self.memory_ids = ids
         self.memory_worker = worker.number
         self.memory_type = task.type_name
@@ -222,10 +224,10 @@ class ClientQueue:
 
     def _ride(self, value: bytes) -> None:
         """``value`` is that of the last id."""
-        values, ids = self.memory_values, self.memory_ids
-        assert ids is not None
+        values, ids, message = self.memory_values, self.memory_ids, self.memory
+        assert ids is not None and message is not None
         if not values:
-            self.messages[-1].values = values
+            message.values = values
             for _ in range(len(ids) - 1):
                 values.append(b"")
         values.append(value)
@@ -286,7 +288,7 @@ class Outbox:
             queue.drops[task.id] = None
             queue.unconfirmed[task.id] = None
 
-    def say(self, worker: WorkerState, message: Any) -> None:
+    def say(self, worker: WorkerState, message: Message) -> None:
         """Any other message, behind what was queued before it."""
         queue = self.to_worker(worker)
         queue.seal()
@@ -384,9 +386,9 @@ class Outbox:
         self.clients.pop(number, None)
         self._last = None
 
-    def flush(self) -> list[tuple[int, list[Any], list[Any]]]:
+    def flush(self) -> list[tuple[int, list[Message], list[Any]]]:
         """(session number, messages, frames) for each party that is told something."""
-        sends: list[tuple[int, list[Any], list[Any]]] = []
+        sends: list[tuple[int, list[Message], list[Any]]] = []
         for number, queue in self.workers.items():
             queue.seal()
             queue.worker.shrink()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from treadle.exceptions import PeerProtocolError
-from treadle.messages.client_scheduler import ClientRefused, ClientReply
+from treadle.messages.client_scheduler import ClientRefused, ClientReply, PublishData, UnpublishData
 from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.records import ClientState, Published, TaskState
 from treadle.scheduler.transitions.state import ClusterState
@@ -13,7 +13,7 @@ from treadle.scheduler.transitions.wants import find_task, unwant, want
 from treadle.utils.keys import is_key, key_from_wire
 
 
-def publish(state: ClusterState, client: ClientState, message: Any, out: Outbox) -> None:
+def publish(state: ClusterState, client: ClientState, message: PublishData, out: Outbox) -> None:
     """Answered by ClientReply, or by ClientRefused with a KeyError: the name is taken, or a key is not known."""
     name = _name_of(message)
     known = state.published.get(name)
@@ -40,7 +40,7 @@ def publish(state: ClusterState, client: ClientState, message: Any, out: Outbox)
     _done(client, message, out)
 
 
-def unpublish(state: ClusterState, client: ClientState, message: Any, out: Outbox) -> None:
+def unpublish(state: ClusterState, client: ClientState, message: UnpublishData, out: Outbox) -> None:
     """Answered by ClientReply, or by ClientRefused with a KeyError: there is no such name."""
     name = _name_of(message)
     known = state.published.pop(name, None)
@@ -52,7 +52,7 @@ def unpublish(state: ClusterState, client: ClientState, message: Any, out: Outbo
     _done(client, message, out)
 
 
-def _name_of(message: Any) -> Any:
+def _name_of(message: PublishData | UnpublishData) -> Any:
     if not is_key(message.name):
         raise PeerProtocolError(f"{type(message).__name__}: {message.name!r} cannot be a name")
     return key_from_wire(message.name)
@@ -63,9 +63,9 @@ def _release(state: ClusterState, dataset: Published) -> None:
         unwant(state, dataset.wants, task)
 
 
-def _done(client: ClientState, message: Any, out: Outbox) -> None:
+def _done(client: ClientState, message: PublishData | UnpublishData, out: Outbox) -> None:
     out.to_client(client).add(ClientReply(message.request, None))
 
 
-def _refuse(client: ClientState, message: Any, text: str, out: Outbox) -> None:
+def _refuse(client: ClientState, message: PublishData | UnpublishData, text: str, out: Outbox) -> None:
     out.to_client(client).add(ClientRefused(message.request, "KeyError", text))

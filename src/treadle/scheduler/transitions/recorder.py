@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from treadle.messages.journal import ErredRecord, LostRecord, MemoryRecord, ReplicasRecord, RetriedRecord, UnwantedRecord, WorkerRecord
 from treadle.scheduler.transitions.records import ClientState, TaskState, WorkerState
 
@@ -31,7 +29,7 @@ class Recorder:
     """The durable records since they were last taken: ``messages.journal``, and frames of clients as the shell gave them."""
 
     def __init__(self) -> None:
-        self.items: list[Any] = []
+        self.items: list[object] = []
         #: (number of a worker, id): values that it is to drop when all records so far are on disk.
         self.late_drops: list[tuple[int, int]] = []
         #: The last item, as long as it is a MemoryRecord of that worker.
@@ -40,7 +38,7 @@ class Recorder:
         self._nbytes: list[int] = []
         self._types: list[str] = []
 
-    def add(self, record: Any) -> None:
+    def add(self, record: object) -> None:
         self.items.append(record)
         self._worker = 0
 
@@ -84,7 +82,7 @@ class Recorder:
             self.late_drops = []
         return drops
 
-    def take(self) -> list[Any]:
+    def take(self) -> list[object]:
         items = self.items
         self.items = []
         self._worker = 0

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from treadle.messages.base import TaskError, TaskOptions
+from treadle.messages.client_scheduler import RegisterClient
 from treadle.scheduler.transitions.shrinking import HighWater
 
 RELEASED: Final = 0
@@ -109,7 +110,7 @@ class ClientState:
         #: Number of the last one that may be acknowledged: it is on disk, where there is a journal.
         self.durable: int = 0
         #: The ``RegisterClient`` of a return that is not answered yet.
-        self.returning: Any = None
+        self.returning: RegisterClient | None = None
         #: It served an earlier scheduler, and may name what only that one knew.
         self.stranger: bool = False
         #: It has registered more than once: what it says may be old.

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from treadle.exceptions import PeerProtocolError
+from treadle.messages.base import TaskError
+from treadle.messages.worker_scheduler import (
+    ReplicasMissing,
+    TasksErred,
+    TasksFinished,
+    TasksRescheduled,
+    TasksSeceded,
+    TasksStarted,
+    TasksTakenBack,
+)
 from treadle.scheduler.transitions.durations import learn_duration, raise_estimate, set_long_running
 from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.records import ERRED, MEMORY, RELEASED, WAITING, TaskState, WorkerState
@@ -15,7 +23,7 @@ from treadle.scheduler.transitions.rules.orphans import orphan_ended, orphan_fin
 from treadle.scheduler.transitions.state import ClusterState
 
 
-def check_attempts(message: Any) -> None:
+def check_attempts(message: TasksStarted | TasksSeceded | TasksRescheduled | TasksTakenBack) -> None:
     """Raises PeerProtocolError unless each id has an attempt; before anything was changed."""
     if len(message.ids) != len(message.attempts):
         raise PeerProtocolError(f"{type(message).__name__}: columns of different lengths")
@@ -36,7 +44,7 @@ def drop_stale(state: ClusterState, worker: WorkerState, id: int, out: Outbox) -
         out.drop_id(id, worker)
 
 
-def tasks_finished(state: ClusterState, worker: WorkerState, message: Any, out: Outbox) -> None:
+def tasks_finished(state: ClusterState, worker: WorkerState, message: TasksFinished, out: Outbox) -> None:
     ids: list[int] = message.ids
     attempts: list[int] = message.attempts
     sizes: list[int] = message.nbytes
@@ -68,7 +76,7 @@ def tasks_finished(state: ClusterState, worker: WorkerState, message: Any, out: 
         to_memory(state, task, worker, sizes[row], type_names[types[row]], out, b"" if values is None else values[row])
 
 
-def tasks_erred(state: ClusterState, worker: WorkerState, message: Any, out: Outbox) -> None:
+def tasks_erred(state: ClusterState, worker: WorkerState, message: TasksErred, out: Outbox) -> None:
     for row in message.tasks:
         task = current(state, worker, row.id, row.attempt)
         if task is None:
@@ -78,7 +86,7 @@ def tasks_erred(state: ClusterState, worker: WorkerState, message: Any, out: Out
             task_erred(state, task, row.error)
 
 
-def task_erred(state: ClusterState, task: TaskState, error: Any) -> None:
+def task_erred(state: ClusterState, task: TaskState, error: TaskError) -> None:
     """The attempt under way has failed."""
     if task.retries > 0:
         task.retries -= 1
@@ -91,7 +99,7 @@ def task_erred(state: ClusterState, task: TaskState, error: Any) -> None:
         state.recommend(task, ERRED)
 
 
-def tasks_returned(state: ClusterState, worker: WorkerState, message: Any) -> None:
+def tasks_returned(state: ClusterState, worker: WorkerState, message: TasksTakenBack) -> None:
     """The worker gave these back."""
     check_attempts(message)
     for id, attempt in zip(message.ids, message.attempts, strict=True):
@@ -102,7 +110,7 @@ def tasks_returned(state: ClusterState, worker: WorkerState, message: Any) -> No
             orphan_ended(state, worker, id)
 
 
-def tasks_rescheduled(state: ClusterState, worker: WorkerState, message: Any) -> None:
+def tasks_rescheduled(state: ClusterState, worker: WorkerState, message: TasksRescheduled) -> None:
     """These asked to run elsewhere, where there is another worker."""
     check_attempts(message)
     for id, attempt in zip(message.ids, message.attempts, strict=True):
@@ -121,7 +129,7 @@ def take_back_refused(state: ClusterState, worker: WorkerState, ids: list[int]) 
             worker.taking_back.pop(task, None)
 
 
-def tasks_started(state: ClusterState, worker: WorkerState, message: Any) -> None:
+def tasks_started(state: ClusterState, worker: WorkerState, message: TasksStarted) -> None:
     check_attempts(message)
     for id, attempt in zip(message.ids, message.attempts, strict=True):
         task = current(state, worker, id, attempt)
@@ -130,7 +138,7 @@ def tasks_started(state: ClusterState, worker: WorkerState, message: Any) -> Non
             raise_estimate(state, task, worker)
 
 
-def tasks_seceded(state: ClusterState, worker: WorkerState, message: Any) -> None:
+def tasks_seceded(state: ClusterState, worker: WorkerState, message: TasksSeceded) -> None:
     check_attempts(message)
     for id, attempt in zip(message.ids, message.attempts, strict=True):
         task = current(state, worker, id, attempt)
@@ -158,7 +166,7 @@ def replicas_dropped(state: ClusterState, worker: WorkerState, ids: list[int], o
             lost_replica(state, task, out)
 
 
-def replicas_missing(state: ClusterState, worker: WorkerState, message: Any, out: Outbox) -> None:
+def replicas_missing(state: ClusterState, worker: WorkerState, message: ReplicasMissing, out: Outbox) -> None:
     """``worker`` could not have these from those holders: what a holder does not have is struck off its list."""
     if len(message.ids) != len(message.holders):
         raise PeerProtocolError("ReplicasMissing: columns of different lengths")

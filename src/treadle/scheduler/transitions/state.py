@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
+from treadle.exceptions import Death
 from treadle.scheduler.transitions.placeable import Placeable
 from treadle.scheduler.transitions.queue import TaskQueue
 from treadle.scheduler.transitions.recorder import Recorder
@@ -157,7 +158,7 @@ class ClusterState:
         self.is_successor: bool = False
 
         #: How the workers died that were executing a task; keys are the tasks with ``suspicious`` > 0.
-        self.deaths: dict[TaskState, list[Any]] = {}
+        self.deaths: dict[TaskState, list[Death]] = {}
         #: Suspects in state QUEUED, oldest first, and the worker that each will have for itself; see ``reservations``.
         self.suspects: dict[TaskState, WorkerState | None] = {}
         #: Tasks in state QUEUED whose workers are all reserved.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from treadle.exceptions import PeerProtocolError
+from treadle.messages.client_scheduler import AttachKeys, CancelKeys, KeysScattered, ReattachKeys, SubmitTasks
 from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.records import (
     ERRED,
@@ -107,7 +108,7 @@ def unwant(state: ClusterState, client: ClientState, task: TaskState) -> None:
         task.who_wants.remove(client)
 
 
-def attach_keys(state: ClusterState, client: ClientState, message: Any, out: Outbox) -> None:
+def attach_keys(state: ClusterState, client: ClientState, message: AttachKeys, out: Outbox) -> None:
     if len(message.ids) != len(message.keys):
         raise PeerProtocolError("AttachKeys: columns of different lengths")
     check_keys(message)
@@ -130,7 +131,7 @@ def release_keys(state: ClusterState, client: ClientState, ids: list[int]) -> No
             unwant(state, client, task)
 
 
-def cancel_keys(state: ClusterState, client: ClientState, message: Any, out: Outbox) -> None:
+def cancel_keys(state: ClusterState, client: ClientState, message: CancelKeys, out: Outbox) -> None:
     """The client gives these up (or everybody does), and with them what depends on them and nobody else wants."""
     reason = message.reason or "unknown"
     lost: dict[ClientState, list[int]] = {}
@@ -202,7 +203,7 @@ def retry_keys(state: ClusterState, client: ClientState, ids: list[int], out: Ou
         state.recommend(task, RELEASED)
 
 
-def scatter_keys(state: ClusterState, client: ClientState, message: Any, tasks: list[TaskState], out: Outbox) -> None:
+def scatter_keys(state: ClusterState, client: ClientState, message: KeysScattered, tasks: list[TaskState], out: Outbox) -> None:
     """``tasks`` (one for each row, new or known) have their values on the workers that the client put them on.
 
     Workers keep a value under the id that the client gave it: a task that is known under another id takes that one, unless
@@ -314,7 +315,7 @@ def fire_and_forget(state: ClusterState, client: ClientState, ids: list[int], ou
             want(state, state.fire_and_forget, task, out)
 
 
-def check_keys(message: Any) -> None:
+def check_keys(message: SubmitTasks | AttachKeys | KeysScattered | ReattachKeys) -> None:
     """Raises PeerProtocolError when something among the keys of a message cannot be one."""
     for key in message.keys:
         if not is_key(key):
@@ -326,7 +327,7 @@ def is_of_before(state: ClusterState, client: ClientState, id: int, wire: Any) -
     return bool(state.by_id[id].key == key_from_wire(wire))
 
 
-def check_own_ids(state: ClusterState, client: ClientState, message: Any) -> None:
+def check_own_ids(state: ClusterState, client: ClientState, message: SubmitTasks | AttachKeys | KeysScattered | ReattachKeys) -> None:
     """Raises PeerProtocolError unless the client may give these ids to these keys."""
     name = type(message).__name__
     for row, id in enumerate(message.ids):
@@ -341,7 +342,7 @@ def _may_come(state: ClusterState, client: ClientState) -> bool:
     return state.restoring or (is_recovering(state) and (client.stranger or state.is_successor))
 
 
-def check_scatter(state: ClusterState, client: ClientState, message: Any) -> None:
+def check_scatter(state: ClusterState, client: ClientState, message: KeysScattered) -> None:
     """Raises PeerProtocolError before anything was changed."""
     length = len(message.ids)
     for column in (message.keys, message.workers, message.nbytes, message.types):

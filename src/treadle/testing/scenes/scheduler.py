@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from treadle.journal.format import Record
-from treadle.messages.base import TaskOptions
+from treadle.messages.base import Message, TaskOptions
 from treadle.messages.client_scheduler import Sent
 from treadle.messages.codec import encode
 from treadle.messages.journal import FrameRecord, encode_record
@@ -40,7 +40,7 @@ class _Cast(ReconnectionScene):
         if self._records is None:
             return super().handle(events)
         for event in events:
-            if type(event.message) in DURABLE or type(event.message) is Sent:
+            if isinstance(event.message, Message) and type(event.message) in (*DURABLE, Sent):
                 event.record = ClientFrame(event.session, encode([event.message]), [])
         result = super().handle(events)
         for record in result.records:

@@ -11,8 +11,8 @@ from __future__ import annotations
 from typing import Any
 
 from treadle.exceptions import PeerProtocolError
-from treadle.messages.client_scheduler import KeysPending
-from treadle.messages.worker_scheduler import DropKeys, UnlearnFunctions, WorkerPeersGone
+from treadle.messages.client_scheduler import KeysPending, ReattachKeys
+from treadle.messages.worker_scheduler import DropKeys, Inventory, UnlearnFunctions, WorkerPeersGone
 from treadle.scheduler.transitions import reports
 from treadle.scheduler.transitions.graph import add_task, get_group
 from treadle.scheduler.transitions.membership import forget_met
@@ -48,7 +48,7 @@ from treadle.scheduler.transitions.wants import RECENTLY_S, alias, check_keys, c
 from treadle.utils.keys import group_of, is_key, key_from_wire
 
 
-def check_inventory(inventory: Any) -> None:
+def check_inventory(inventory: Inventory) -> None:
     """Raises PeerProtocolError when it contradicts itself; before anything was changed."""
     length = len(inventory.ids)
     for column in (inventory.keys, inventory.nbytes, inventory.types):
@@ -74,10 +74,10 @@ def check_inventory(inventory: Any) -> None:
 class Reconciliation:
     """One inventory, compared with the state. ``known``: the worker is the one it was, and its ids are those of here."""
 
-    def __init__(self, state: ClusterState, worker: WorkerState, inventory: Any, known: bool, out: Outbox) -> None:
+    def __init__(self, state: ClusterState, worker: WorkerState, inventory: Inventory, known: bool, out: Outbox) -> None:
         self.state: ClusterState = state
         self.worker: WorkerState = worker
-        self.inventory: Any = inventory
+        self.inventory: Inventory = inventory
         self.known: bool = known
         self.out: Outbox = out
         self.drops: dict[int, None] = {}
@@ -277,7 +277,7 @@ class Reconciliation:
         worker.taking_back.clear()
 
 
-def reattach_keys(state: ClusterState, client: ClientState, message: Any, out: Outbox) -> None:
+def reattach_keys(state: ClusterState, client: ClientState, message: ReattachKeys, out: Outbox) -> None:
     """A client wants keys of before. Those that are not known yet are awaited."""
     if len(message.ids) != len(message.keys):
         raise PeerProtocolError("ReattachKeys: columns of different lengths")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from treadle.exceptions import PeerProtocolError
-from treadle.messages.client_scheduler import ClientWelcome, KeysAliased, KeysPending
-from treadle.messages.worker_scheduler import WorkerWelcome
+from treadle.messages.client_scheduler import ClientWelcome, KeysAliased, KeysPending, RegisterClient
+from treadle.messages.worker_scheduler import Inventory, RegisterWorker, WorkerWelcome
 from treadle.scheduler.transitions import membership
 from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.records import ERRED, MEMORY, PAUSED, RELEASED, RUNNING, ClientState, TaskState, WorkerState
@@ -61,7 +61,7 @@ def lose_client(state: ClusterState, client: ClientState, blame: bool, out: Outb
     out.forget_session(client.number)
 
 
-def come_back(state: ClusterState, worker: WorkerState, message: Any, scheduler_id: str, out: Outbox) -> None:
+def come_back(state: ClusterState, worker: WorkerState, message: RegisterWorker, scheduler_id: str, out: Outbox) -> None:
     """It is here again, and says what it has."""
     inventory = message.inventory
     if worker.connected:
@@ -79,7 +79,7 @@ def come_back(state: ClusterState, worker: WorkerState, message: Any, scheduler_
     _reconcile(state, worker, inventory, True, out)
 
 
-def arrive(state: ClusterState, number: int, message: Any, scheduler_id: str, out: Outbox) -> bool:
+def arrive(state: ClusterState, number: int, message: RegisterWorker, scheduler_id: str, out: Outbox) -> bool:
     """A worker registers that is not known; it may have served an earlier scheduler. Whether it is taken."""
     if message.inventory is not None:
         check_inventory(message.inventory)
@@ -93,7 +93,7 @@ def arrive(state: ClusterState, number: int, message: Any, scheduler_id: str, ou
     return True
 
 
-def _reconcile(state: ClusterState, worker: WorkerState, inventory: Any, known: bool, out: Outbox) -> None:
+def _reconcile(state: ClusterState, worker: WorkerState, inventory: Inventory, known: bool, out: Outbox) -> None:
     if worker.status in (RUNNING, PAUSED):
         worker.status = inventory.status
     worker.came_back = True
@@ -103,7 +103,7 @@ def _reconcile(state: ClusterState, worker: WorkerState, inventory: Any, known: 
         membership.set_running(state, worker)
 
 
-def return_client(state: ClusterState, client: ClientState, message: Any, scheduler_id: str, out: Outbox) -> None:
+def return_client(state: ClusterState, client: ClientState, message: RegisterClient, scheduler_id: str, out: Outbox) -> None:
     """It is here again, and hears which of its frames arrived. Where its keys stand it asks when it has sent the others."""
     if client.durable != client.received:
         # It would not send those again that are not on disk yet, and may be lost: it is welcomed when they are.

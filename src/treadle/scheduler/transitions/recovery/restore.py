@@ -48,59 +48,59 @@ from treadle.scheduler.transitions.rules.memory import to_memory
 from treadle.scheduler.transitions.rules.orphans import await_value
 from treadle.scheduler.transitions.state import ClusterState
 from treadle.scheduler.transitions.wants import alias, unwant, want_quietly
+from treadle.utils.buffers import buffers_by_row
 from treadle.utils.keys import key_from_wire
 
 
-def restore(state: ClusterState, record: Any, frames: list[Any], out: Outbox) -> bool:
+def restore(state: ClusterState, record: object, frames: list[Any], out: Outbox) -> bool:
     """Take in one record; ``frames`` are the buffers beside it. False: it is none, but an event, as frames of clients have them."""
-    kind = type(record)
-    if kind is MemoryRecord:
+    if type(record) is MemoryRecord:
         _memory(state, record, out)
-    elif kind is ErredRecord:
+    elif type(record) is ErredRecord:
         _erred(state, record)
-    elif kind is RetriedRecord:
+    elif type(record) is RetriedRecord:
         _retried(state, record)
-    elif kind is WorkerRecord:
+    elif type(record) is WorkerRecord:
         _worker(state, record)
-    elif kind is WorkerGone:
+    elif type(record) is WorkerGone:
         worker = state.by_number.get(record.number)
         if worker is not None:
             membership.remove_worker(state, worker, False, out)
-    elif kind is ClientGone:
+    elif type(record) is ClientGone:
         client = state.clients_by_number.get(record.number)
         if client is not None:
             membership.remove_client(state, client, out)
-    elif kind is LostRecord:
+    elif type(record) is LostRecord:
         _lost(state, record)
-    elif kind is ReplicasRecord:
+    elif type(record) is ReplicasRecord:
         _replicas(state, record)
-    elif kind is UnwantedRecord:
+    elif type(record) is UnwantedRecord:
         _unwanted(state, record)
-    elif kind is ForgottenRecord:
+    elif type(record) is ForgottenRecord:
         membership.clear(state, record.reason, out)
-    elif kind is TasksRecord:
+    elif type(record) is TasksRecord:
         _tasks(state, record, frames)
-    elif kind is WantsRecord:
+    elif type(record) is WantsRecord:
         _wants(state, record, out)
-    elif kind is HeldRecord:
+    elif type(record) is HeldRecord:
         _held(state, record, out)
-    elif kind is FailedRecord:
+    elif type(record) is FailedRecord:
         _failed(state, record, out)
-    elif kind is StartRecord:
+    elif type(record) is StartRecord:
         _start(state, record.idle, out)
-    elif kind is FunctionsRecord:
+    elif type(record) is FunctionsRecord:
         _functions(state, record)
-    elif kind is KnownClient:
+    elif type(record) is KnownClient:
         _client(state, record)
-    elif kind is NamesRecord:
+    elif type(record) is NamesRecord:
         for id, present in record.former:
             state.rename(id, state.by_id[present])
-    elif kind is PublishedRecord:
+    elif type(record) is PublishedRecord:
         dataset = Published(key_from_wire(record.name), record.body)
         for id in record.ids:
             want_quietly(dataset.wants, state.by_id[id])
         state.published[dataset.name] = dataset
-    elif kind is StateRecord:
+    elif type(record) is StateRecord:
         state.generation = record.generation
     else:
         return False
@@ -155,7 +155,7 @@ def end_hold(state: ClusterState) -> None:
         state.touch(worker)
 
 
-def _worker(state: ClusterState, record: Any) -> None:
+def _worker(state: ClusterState, record: WorkerRecord) -> None:
     """It joined the scheduler that is gone: known, and away."""
     worker = WorkerState(
         record.number,
@@ -177,7 +177,7 @@ def _worker(state: ClusterState, record: Any) -> None:
     state.absent_workers[worker] = None
 
 
-def _memory(state: ClusterState, record: Any, out: Outbox) -> None:
+def _memory(state: ClusterState, record: MemoryRecord, out: Outbox) -> None:
     worker = state.by_number.get(record.worker)
     if worker is None:
         return
@@ -194,7 +194,7 @@ def _memory(state: ClusterState, record: Any, out: Outbox) -> None:
         to_memory(state, task, worker, record.nbytes[row], record.types[row], out)
 
 
-def _replicas(state: ClusterState, record: Any) -> None:
+def _replicas(state: ClusterState, record: ReplicasRecord) -> None:
     worker = state.by_number.get(record.worker)
     for id in record.ids:
         task = state.known(id)
@@ -202,7 +202,7 @@ def _replicas(state: ClusterState, record: Any) -> None:
             add_replica(state, task, worker)
 
 
-def _lost(state: ClusterState, record: Any) -> None:
+def _lost(state: ClusterState, record: LostRecord) -> None:
     task = state.known(record.id)
     if task is not None and task.state == MEMORY:
         for worker in list(task.who_has):
@@ -210,7 +210,7 @@ def _lost(state: ClusterState, record: Any) -> None:
         state.recommend(task, RELEASED)
 
 
-def _unwanted(state: ClusterState, record: Any) -> None:
+def _unwanted(state: ClusterState, record: UnwantedRecord) -> None:
     client = state.clients_by_number.get(record.number) if record.number else state.fire_and_forget
     for id in record.ids:
         task = state.known(id)
@@ -218,7 +218,7 @@ def _unwanted(state: ClusterState, record: Any) -> None:
             unwant(state, client, task)
 
 
-def _erred(state: ClusterState, record: Any) -> None:
+def _erred(state: ClusterState, record: ErredRecord) -> None:
     task = state.known(record.id)
     if task is not None and task.state not in (ERRED, FORGOTTEN):
         task.error = record.error
@@ -226,13 +226,13 @@ def _erred(state: ClusterState, record: Any) -> None:
         state.recommend(task, ERRED)
 
 
-def _retried(state: ClusterState, record: Any) -> None:
+def _retried(state: ClusterState, record: RetriedRecord) -> None:
     task = state.known(record.id)
     if task is not None:
         task.retries = record.left
 
 
-def _client(state: ClusterState, record: Any) -> None:
+def _client(state: ClusterState, record: KnownClient) -> None:
     client = ClientState(record.number, record.id, record.versions)
     client.submission = record.submission
     client.generation = record.generation
@@ -245,7 +245,7 @@ def _client(state: ClusterState, record: Any) -> None:
     state.clients_by_number[client.number] = client
 
 
-def _functions(state: ClusterState, record: Any) -> None:
+def _functions(state: ClusterState, record: FunctionsRecord) -> None:
     for id, name, body, number in zip(record.ids, record.names, record.bodies, record.clients, strict=True):
         function = FunctionState(id, name, body)
         client = state.clients_by_number.get(number)
@@ -255,7 +255,7 @@ def _functions(state: ClusterState, record: Any) -> None:
         state.functions[id] = function
 
 
-def _tasks(state: ClusterState, record: Any, frames: list[Any]) -> None:
+def _tasks(state: ClusterState, record: TasksRecord, frames: list[Any]) -> None:
     fresh: list[TaskState] = []
     for row, id in enumerate(record.ids):
         key = key_from_wire(record.keys[row])
@@ -274,13 +274,11 @@ def _tasks(state: ClusterState, record: Any, frames: list[Any]) -> None:
         fresh.append(task)
     for row, options in record.row_options:
         fresh[row].options = options
-    at = 0
-    for row, count in record.buffers:
-        fresh[row].buffers = frames[at : at + count]
-        at += count
+    for row, buffers in buffers_by_row(record.buffers, frames).items():
+        fresh[row].buffers = buffers
 
 
-def _wants(state: ClusterState, record: Any, out: Outbox) -> None:
+def _wants(state: ClusterState, record: WantsRecord, out: Outbox) -> None:
     client = state.clients_by_number[record.number] if record.number else state.fire_and_forget
     for id in record.ids:
         want_quietly(client, state.by_id[id])
@@ -292,7 +290,7 @@ def _wants(state: ClusterState, record: Any, out: Outbox) -> None:
         client.expecting[id] = Expected(task, submission, count)
 
 
-def _held(state: ClusterState, record: Any, out: Outbox) -> None:
+def _held(state: ClusterState, record: HeldRecord, out: Outbox) -> None:
     worker = state.by_number[record.worker]
     for row, id in enumerate(record.ids):
         task = state.by_id[id]
@@ -306,7 +304,7 @@ def _held(state: ClusterState, record: Any, out: Outbox) -> None:
             worker.actors[task] = None
 
 
-def _failed(state: ClusterState, record: Any, out: Outbox) -> None:
+def _failed(state: ClusterState, record: FailedRecord, out: Outbox) -> None:
     for id in record.ids:
         task = state.by_id[id]
         move(state, task, ERRED, out)

@@ -6,6 +6,7 @@ from treadle.exceptions import PeerProtocolError
 from treadle.messages.base import Holders, TaskOptions
 from treadle.messages.local import Execute
 from treadle.messages.worker_scheduler import ComputeTasks
+from treadle.utils.buffers import buffers_by_row
 from treadle.utils.keys import key_from_wire
 from treadle.worker.transitions.outbox import WorkerOutbox
 from treadle.worker.transitions.records import (
@@ -30,12 +31,7 @@ def compute_tasks(state: LocalState, message: ComputeTasks, buffers: list[object
     options: dict[int, TaskOptions] = {}
     if message.row_options is not None:
         options = dict(message.row_options)
-    row_buffers: dict[int, list[object]] = {}
-    if message.buffers is not None:
-        at = 0
-        for row, count in message.buffers:
-            row_buffers[row] = buffers[at : at + count]
-            at += count
+    row_buffers = buffers_by_row(message.buffers, buffers)
     ids, keys, attempts, functions = message.ids, message.keys, message.attempts, message.functions
     payloads, priorities, dependencies = message.payloads, message.priorities, message.dependencies
     eager: set[int] = set()

@@ -25,6 +25,7 @@ from treadle.messages.client_scheduler import (
     UnpublishData,
 )
 from treadle.messages.codec import encode
+from treadle.scheduler.sessions import messages_of
 from treadle.scheduler.transitions.machine import Event, Transitions
 from treadle.scheduler.transitions.rules.erred import own_error
 
@@ -145,11 +146,12 @@ def replaced(event: Event, story: str) -> tuple[list[Event], list[Any]]:
     message = event.message
     if type(message) in _ABOUT_KEYS:
         wanted = _wanted(message)
-        blame = message.keys[0] if getattr(message, "keys", None) else ""
+        keys = getattr(message, "keys", None)
+        blame = keys[0] if keys else ""
         told = [KeysErred(wanted, own_error(_error(story)), blame)] if wanted else []
         # Some may be known, of a client that comes back: it takes these for failed, too.
         return [Event(event.session, ReleaseKeys(wanted))], told
-    if type(message) in (PublishData, UnpublishData):
+    if isinstance(message, (PublishData, UnpublishData)):
         return [], [ClientRefused(message.request, CoreFailedError.__name__, str(_error(story)))]
     return [], []
 
@@ -166,6 +168,6 @@ def _error(story: str) -> CoreFailedError:
 
 
 def _name(event: Event) -> bytes:
-    digest = hashlib.blake2b(encode([event.message]), digest_size=16)
+    digest = hashlib.blake2b(encode(messages_of([event])), digest_size=16)
     digest.update(event.session.to_bytes(8, "little", signed=True))
     return digest.digest()

@@ -8,12 +8,11 @@ import os
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Final
 
 from treadle.journal.directory import Directory
 from treadle.journal.writer import Writer
-from treadle.messages.base import Message
 from treadle.messages.client_scheduler import (
     ClientRefused,
     FireAndForget,
@@ -29,7 +28,7 @@ from treadle.messages.journal import ClientGone, FrameRecord, WorkerGone, encode
 from treadle.messages.scheduler_local import FramesDurable
 from treadle.messages.worker_scheduler import DropKeys
 from treadle.scheduler.recovery import DURABLE, Recovery, recover
-from treadle.scheduler.sessions import Arrival, Sessions
+from treadle.scheduler.sessions import Arrival, Sessions, messages_of
 from treadle.scheduler.transitions.machine import Event, Transitions
 from treadle.scheduler.transitions.records import ClientState
 from treadle.utils.child_process import ChildProcess
@@ -43,10 +42,6 @@ GROWTH: Final = 2
 
 def _refusal(reason: str) -> str:
     return f"The scheduler's journal cannot be written ({reason}), so it takes no new work. See to the disk, then submit again."
-
-
-def _messages(events: Sequence[Event]) -> list[Message]:
-    return [event.message for event in events if isinstance(event.message, Message)]
 
 
 class ClientFrame:
@@ -159,7 +154,7 @@ class Journal:
                 for event in kept:
                     if type(event.message) in DURABLE:
                         buffers = [buffer for other in kept for buffer in other.frames]
-                        event.record = ClientFrame(number, encode(_messages(kept)), buffers)
+                        event.record = ClientFrame(number, encode(messages_of(kept)), buffers)
                         break
                 return kept
         durable = [event for event in fresh if type(event.message) in DURABLE]
@@ -167,7 +162,7 @@ class Journal:
             # What one message brings about at once may be what another one means: the record of it comes between them.
             parts = [event for event in fresh if type(event.message) in DURABLE or type(event.message) is Sent]
             for event in parts:
-                event.record = ClientFrame(number, encode(_messages([event])), event.frames, event is not parts[-1])
+                event.record = ClientFrame(number, encode(messages_of([event])), event.frames, event is not parts[-1])
         elif durable:
             durable[0].record = ClientFrame(number, arrival.body, arrival.buffers)
         return fresh

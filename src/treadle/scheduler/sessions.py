@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from treadle.comm.interface import Buffer, Comm, Role
 from treadle.exceptions import PeerProtocolError
+from treadle.messages.base import Message
 from treadle.messages.client_scheduler import ClientRefused, ClientReply, RanOn, SubmitTasks
 from treadle.messages.codec import (
     Decoder,
@@ -184,6 +185,11 @@ class Sessions:
         for session in sessions:
             session.leaving = True
         await asyncio.gather(*(session.comm.close() for session in sessions), return_exceptions=True)
+
+
+def messages_of(events: Sequence[Event]) -> list[Message]:
+    """What came from parties of these events, to be encoded again."""
+    return [event.message for event in events if isinstance(event.message, Message)]
 
 
 def events_of(arrival: Arrival) -> list[Event]:

@@ -18,7 +18,7 @@ from treadle.messages.scheduler_local import ConnectionLost
 from treadle.messages.worker_scheduler import LeaveGracefully, RegisterWorker, TaskExplained, WorkerRan, WorkerRefused
 from treadle.scheduler.failures import CoreFailure, SetAside, replaced
 from treadle.scheduler.journaling import Journal
-from treadle.scheduler.sessions import Arrival, Session, Sessions, events_of
+from treadle.scheduler.sessions import Arrival, Session, Sessions, events_of, messages_of
 from treadle.scheduler.transitions.machine import Event, Transitions
 
 logger = logging.getLogger(__name__)
@@ -175,7 +175,7 @@ class Turns:
         if not changed:
             return arrival, fresh, told
         buffers = [buffer for event in kept for buffer in event.frames]
-        return Arrival(arrival.session, encode([event.message for event in kept]), buffers), kept, told
+        return Arrival(arrival.session, encode(messages_of(kept)), buffers), kept, told
 
     def _ended(self, session: Session, error: Exception | None, events: list[Event]) -> None:
         self._sessions.forget(session.number)

@@ -85,13 +85,13 @@ from treadle.utils.keys import group_of, key_from_wire
 class Event:
     """One thing that happened: a message of the party with that session number, or a local event (number 0 where nobody is meant)."""
 
-    def __init__(self, session: int, message: object, frames: list[Any] | None = None, record: object = None) -> None:
+    def __init__(self, session: int, message: object, frames: list[Any] | None = None, record: Any = None) -> None:
         self.session: int = session
         self.message: object = message
         #: Buffers that came beside the message.
         self.frames: list[Any] = [] if frames is None else frames
         #: What the journal is to keep of it; goes among the records where its turn comes.
-        self.record: object = record
+        self.record: Any = record
 
 
 class TurnResult:

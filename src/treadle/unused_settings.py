@@ -71,11 +71,8 @@ def unused_settings(config: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return [
         (key, value)
         for key, value in _leaves(config)
-        if ((name := _canonical(key)) not in read
-        and not name.startswith(_MAPS)
-        and value not in silent.get(name, ()))
-        or (name == "distributed.admin.event-loop"
-        and value not in (None, *EVENT_LOOPS))
+        if ((name := _canonical(key)) not in read and not name.startswith(_MAPS) and value not in silent.get(name, ()))
+        or (name == "distributed.admin.event-loop" and value not in (None, *EVENT_LOOPS))
     ]
 
 

@@ -14,6 +14,7 @@ from dask.system import CPU_COUNT
 import treadle
 from treadle import Client, KilledWorker, LocalCluster, Security
 from treadle.deploy.local import _sizes
+from treadle.exceptions import FutureCancelledError
 from treadle.utils.status import Status
 
 
@@ -45,6 +46,48 @@ def test_workers_in_this_process_need_no_network():
         assert cluster.scheduler_address.startswith("inproc://")
         with cluster.get_client() as client:
             assert client.submit(os.getpid).result() == os.getpid()
+
+
+def a_cluster_with_a_journal(directory, security, port=0):
+    return LocalCluster(
+        n_workers=1,
+        threads_per_worker=1,
+        processes=False,
+        protocol="tcp",
+        scheduler_port=port,
+        journal=directory / "journal",
+        security=security,
+    )
+
+
+def test_a_cluster_with_a_journal_that_is_closed_is_waited_for(tmp_path):
+    security = Security.temporary()
+    cluster = a_cluster_with_a_journal(tmp_path, security)
+    address = cluster.scheduler_address
+    with Client(address, security=security) as client:
+        first = client.submit(pow, 2, 3)
+        assert first.result(timeout=60) == 8
+        second = client.submit(sum, [first, 1])
+        cluster.close()
+        third = client.submit(pow, 3, 3)
+        assert not first.cancelled()
+        with a_cluster_with_a_journal(tmp_path, security, int(address.rpartition(":")[2])) as cluster:
+            assert cluster.scheduler_address == address
+            assert client.gather([first, second, third]) == [8, 9, 27]
+
+
+def test_a_client_that_shuts_a_cluster_with_a_journal_down_ends_it_for_good(tmp_path):
+    security = Security.temporary()
+    cluster = a_cluster_with_a_journal(tmp_path, security)
+    with Client(cluster.scheduler_address, security=security) as other:
+        held = other.submit(pow, 2, 3)
+        assert held.result(timeout=60) == 8
+        Client(cluster).shutdown()
+        assert cluster.status is Status.closed
+        with pytest.raises(FutureCancelledError):
+            held.result(timeout=60)
+    with a_cluster_with_a_journal(tmp_path, security) as cluster:
+        assert not cluster.scheduler.tasks and not cluster.scheduler.clients
 
 
 def test_asynchronous_use():

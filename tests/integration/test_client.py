@@ -316,9 +316,10 @@ def test_many_results_in_several_answers(client, cluster):
 
 
 def test_many_futures(client):
-    futures = client.map(inc, range(5000))
-    assert client.gather(futures) == list(range(1, 5001))
-    assert client.submit(sum, futures).result(LIMIT_S) == sum(range(1, 5001))
+    # All invariants are checked in each turn, which takes its time.
+    futures = client.map(inc, range(1000))
+    assert client.gather(futures) == list(range(1, 1001))
+    assert client.submit(sum, futures).result(LIMIT_S) == sum(range(1, 1001))
 
 
 def test_many_threads_submit(client):

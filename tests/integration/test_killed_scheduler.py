@@ -1,10 +1,11 @@
-"""``dask-scheduler --journal`` is killed, and started again where it was: workers and the client go on."""
+"""``dask-scheduler --journal`` is killed or told to stop, and started again where it was: workers and the client go on."""
 
 from __future__ import annotations
 
 import collections
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -108,7 +109,8 @@ def make_step(path: Path) -> Any:
     return step
 
 
-def test_the_same_futures_resolve_and_nothing_that_was_held_runs_again(machine: Machine) -> None:
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_the_same_futures_resolve_and_nothing_that_was_held_runs_again(machine: Machine, end: signal.Signals) -> None:
     ran = machine.home / "ran"
     scheduler = machine.scheduler()
     for name in ("alice", "bob"):
@@ -123,8 +125,8 @@ def test_the_same_futures_resolve_and_nothing_that_was_held_runs_again(machine: 
             if count == 700:
                 break
         done = {number for number, future in enumerate(futures) if future.done()}
-        scheduler.kill()
-        scheduler.wait()
+        scheduler.send_signal(end)
+        assert scheduler.wait() == (-end if end == signal.SIGKILL else 0)
         machine.scheduler()
         assert total.result(timeout=LIMIT_S) == sum(number * number for number in range(2000))
         wait(futures, timeout=LIMIT_S)
@@ -135,6 +137,27 @@ def test_the_same_futures_resolve_and_nothing_that_was_held_runs_again(machine: 
         again = {number for number, count in counts.items() if count > 1}
         assert not again & done, f"{len(again & done)} ran again whose values were held"
         assert len(again) <= 4, f"{len(again)} of 2000 ran twice"
+    except BaseException:
+        print(machine.logs())
+        raise
+
+
+def test_a_client_that_shuts_the_cluster_down_ends_it_for_all_and_for_good(machine: Machine) -> None:
+    scheduler = machine.scheduler()
+    workers = [machine.worker(name) for name in ("alice", "bob")]
+    client, other = machine.client(), machine.client()
+    try:
+        client.wait_for_workers(2, timeout=LIMIT_S)
+        held = other.submit(pow, 2, 3)
+        assert held.result(timeout=LIMIT_S) == 8
+        client.shutdown()
+        assert scheduler.wait(timeout=LIMIT_S) == 0
+        for worker in workers:
+            worker.wait(timeout=LIMIT_S)
+        until(held.cancelled)
+        machine.scheduler()
+        after = machine.client()
+        assert after.run_on_scheduler(lambda dask_scheduler: [*dask_scheduler.workers, *dask_scheduler.tasks]) == []
     except BaseException:
         print(machine.logs())
         raise

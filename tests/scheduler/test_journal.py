@@ -41,11 +41,14 @@ from treadle.messages.client_scheduler import (
     Received,
     RegisterClient,
     ReleaseKeys,
+    SchedulerClosing,
     Sent,
+    Shutdown,
     SubmitTasks,
 )
 from treadle.messages.codec import decode_scheduler_to_client, decode_scheduler_to_worker, encode
 from treadle.messages.worker_scheduler import (
+    CloseWorker,
     ComputeTasks,
     DropKeys,
     Inventory,
@@ -281,8 +284,8 @@ def test_work_that_nobody_waits_for_goes_on(tmp_path: Path) -> None:
             client.send(ReleaseKeys(ids), Sent(2, True))
             await client.received(2)
 
-            # An orderly end: everybody leaves, only the work is left.
-            await scheduler.close()
+            # The end: everybody leaves, only the work is left.
+            await scheduler.close(for_good=True)
             after = await stack.enter_async_context(a_scheduler(tmp_path / "j"))
             assert not after.clients and not after.workers
             assert list(after.tasks) == ["k-2"]
@@ -291,6 +294,61 @@ def test_work_that_nobody_waits_for_goes_on(tmp_path: Path) -> None:
             assert compute.ids == ids[1:]
             other.send(finished(compute, compute.ids))
             await until(lambda: not after.tasks)
+
+    asyncio.run(scene())
+
+
+def test_a_scheduler_that_closes_is_waited_for_by_all_and_what_they_said_last_is_on_disk(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with AsyncExitStack() as stack:
+            scheduler = await stack.enter_async_context(a_scheduler(tmp_path / "j"))
+            client, welcome = await a_client(scheduler)
+            worker, worker_welcome = await a_worker(scheduler)
+            number = welcome.number
+            ids = [number << 32 | n for n in (1, 2)]
+            client.send(DefineFunctions([number << 32 | 1], ["f"], [b"body"]), *submission(number, 2), Sent(1, True))
+            compute = await worker.get(ComputeTasks)
+            worker.send(finished(compute, ids[:1]))
+            await client.get(KeysInMemory)
+
+            await scheduler.close()
+            await until(lambda: client.comm.closed and worker.comm.closed)
+            assert not [
+                message for party in (client, worker) for message in party.inbox if isinstance(message, (SchedulerClosing, CloseWorker))
+            ]
+            after = await stack.enter_async_context(a_scheduler(tmp_path / "j"))
+            again, second = await a_client(after, number)
+            assert (second.number, second.known, second.received) == (number, True, 1)
+            _, third = await a_worker(after, "w", inventory({ids[0]: "k-1"}, {ids[1]: ("k-2", compute.attempts[1])}, (number << 32 | 1,)))
+            assert (third.number, third.known) == (worker_welcome.number, True)
+            again.send(ConfirmKeys(ids), Sent(2, True))
+            assert (await again.get(KeysInMemory)).ids == ids[:1]
+
+            # When a client says that this is the end, it is.
+            again.send(Shutdown())
+            await again.get(SchedulerClosing)
+            await after.finished()
+            last = await stack.enter_async_context(a_scheduler(tmp_path / "j"))
+            assert not last.clients and not last.workers and not last.tasks
+
+    asyncio.run(scene())
+
+
+def test_what_comes_while_a_scheduler_closes_is_for_the_next_one(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with AsyncExitStack() as stack:
+            scheduler = await stack.enter_async_context(a_scheduler(tmp_path / "j"))
+            client, welcome = await a_client(scheduler)
+            number = welcome.number
+            closing = asyncio.ensure_future(scheduler.close())
+            await asyncio.sleep(0)
+            client.send(DefineFunctions([number << 32 | 1], ["f"], [b"body"]), *submission(number, 2), Sent(1, True))
+            await closing
+            assert not [message for message in client.inbox if isinstance(message, (Received, SchedulerClosing))]
+            after = await stack.enter_async_context(a_scheduler(tmp_path / "j"))
+            _again, second = await a_client(after, number)
+            assert (second.number, second.known, second.received) == (number, True, 0)
+            assert not after.tasks
 
     asyncio.run(scene())
 

@@ -23,7 +23,11 @@ DEFAULT_PORT = 8786
 @click.option("--protocol", help="Protocol to speak, such as tcp.")
 @click.option("--secret-file", type=click.Path(dir_okay=False), help="File with the cluster's secret; made if it is not there.")
 @click.option("--scheduler-file", type=click.Path(dir_okay=False), help="Write address and secret there, for workers and clients to find.")
-@click.option("--journal", type=click.Path(file_okay=False), help="Directory to keep what must survive the end of this process.")
+@click.option(
+    "--journal",
+    type=click.Path(file_okay=False),
+    help="Directory to keep what must outlive this process; workers and clients wait for the next one.",
+)
 @click.option("--pid-file", type=click.Path(dir_okay=False), help="Write the process id there.")
 @click.option("--idle-timeout", help="Close when nothing was done for so long, such as '30 minutes'.")
 @click.option("--dashboard/--no-dashboard", default=False, help="A dashboard in the browser; there is none yet.")

@@ -33,7 +33,8 @@ class LocalCluster(SpecCluster):
     worker_class
         A class, or its dotted name, to be used for the workers.
     journal
-        A directory where the scheduler keeps what must outlive it. (``docs/reliability.md``)
+        A directory where the scheduler keeps what must outlive it: after ``close``, other processes' clients wait for a cluster with the
+        same journal, ``scheduler_port`` and ``security``; ``Client.shutdown`` is the end. (``docs/reliability.md``)
     scheduler_kwargs, worker_kwargs
         More arguments of the scheduler, and of the workers (``memory_limit=``, ``resources=``, ``local_directory=``, ...).
     """

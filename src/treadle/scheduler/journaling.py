@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 #: The journal is compacted when this many times the size of the last snapshot has been written since.
 GROWTH: Final = 2
+#: What is written at the end may take so long, seconds: less than what a process is given before it is killed.
+_CLOSE_S: Final = 20.0
 
 
 def _refusal(reason: str) -> str:
@@ -272,8 +274,8 @@ class Journal:
         self.compactions += 1
         logger.info("the journal was compacted to %d bytes", self._snapshot_bytes)
 
-    async def close(self, now: float | None = None) -> None:
-        """Write what is recorded, and let another scheduler have the directory.
+    async def close(self, now: float | None = None, timeout_s: float = _CLOSE_S) -> None:
+        """Write what is recorded, for at most ``timeout_s``, and let another scheduler have the directory.
 
         ``now``: all parties were told that the scheduler goes, so that the next one need not wait for them.
         """
@@ -284,5 +286,9 @@ class Journal:
         if self._compaction is not None and not self._compaction.done():
             self._compaction.cancel()
             await asyncio.gather(self._compaction, return_exceptions=True)
-        await self._loop.run_in_executor(None, self._writer.close)
+        await self._loop.run_in_executor(None, self._writer.close, timeout_s)
+        missing = self._writer.appended - self._writer.durable
+        if missing:
+            why = self.failure or f"the disk was too slow for {timeout_s:g} s"
+            logger.critical("the last %d records of the journal were not written (%s): what they say is lost", missing, why)
         self.directory.close()

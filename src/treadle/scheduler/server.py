@@ -84,7 +84,8 @@ class Scheduler:
     ``delete_interval``: how often time-outs are looked at. ``worker_ttl``: a worker that was silent for so long is taken for
     dead. ``idle_timeout``: it closes when nothing was computed for so long. Times are numbers of seconds, ``"5s"`` or timedeltas.
     Without ``security`` the cluster's secret is looked for as ``treadle.comm.security.find_secret`` says, and made on first use.
-    ``journal``: a directory to keep what must outlive this process; what is there already is gone on with. (``docs/reliability.md``)
+    ``journal``: a directory to keep what must outlive this process; what is there already is gone on with, and ``close`` is no goodbye.
+    (``docs/reliability.md``)
     Raises OSError when the address is in use, JournalError for a journal that cannot be used, NotImplementedError for what is
     not there yet.
     """
@@ -348,8 +349,13 @@ class Scheduler:
     def _refused(self, line: str) -> None:
         logger.warning("%s", line)
 
-    async def close(self, reason: str = "scheduler closed") -> None:
-        """Tell everybody, then stop. Idempotent; returns when it is done."""
+    async def close(self, reason: str = "scheduler closed", *, for_good: bool | None = None) -> None:
+        """Stop. Idempotent; returns when it is done.
+
+        ``for_good``: workers and clients are told that this is the end, and end too. False: they wait for another scheduler with the
+        same journal at the same address, as they do when the process is killed, and lose nothing. None: so it is with a journal,
+        and without one it is for good.
+        """
         if self.status in (Status.closing, Status.closed):
             if self._finished is not None:
                 await self._finished.wait()
@@ -360,24 +366,35 @@ class Scheduler:
         self.status = Status.closing
         if self._scheduler_file is not None:
             remove_scheduler_file(self._scheduler_file, self.id)
+        returns = self._journal is not None and not for_good
+        if returns:
+            logger.info("the scheduler stops (%s); who is here waits for another one with this journal at %s", reason, self.address)
+            # What arrives from here on was not received: it is said again to the next one.
+            self._turns.stop()
         for listener in self.listeners:
             await listener.stop()
+        if not returns:
+            self._say_goodbye(reason)
+        current = asyncio.current_task()
+        for task in [*self._background, self._house]:
+            if task is not current:
+                task.cancel()
+        if self._journal is not None and returns:
+            await self._journal.close()
+        await self._sessions.close(list(self._sessions.by_number))
+        if self._journal is not None and not returns:
+            await self._journal.close(self._now())
+        self.status = Status.closed
+        assert self._finished is not None
+        self._finished.set()
+
+    def _say_goodbye(self, reason: str) -> None:
         for worker in self.workers.values():
             self._sessions.send(worker.number, [CloseWorker(reason)], [])
         for number in self._nannies.numbers.values():
             self._sessions.send(number, [CloseNanny(reason)], [])
         for client in self.clients.values():
             self._sessions.send(client.number, [SchedulerClosing(reason)], [])
-        current = asyncio.current_task()
-        for task in [*self._background, self._house]:
-            if task is not current:
-                task.cancel()
-        await self._sessions.close(list(self._sessions.by_number))
-        if self._journal is not None:
-            await self._journal.close(self._now())
-        self.status = Status.closed
-        assert self._finished is not None
-        self._finished.set()
 
     async def finished(self) -> None:
         """Wait until it is closed."""
@@ -495,7 +512,7 @@ class Scheduler:
         elif kind is Restart:
             self._spawn(self._admin.restart(number, message))
         elif kind is Shutdown:
-            self._spawn(self.close("a client shut the cluster down"))
+            self._spawn(self.close("a client shut the cluster down", for_good=True))
         elif kind is RegisterNanny:
             self._nannies.add(message.id, message.name, number)
             self._sessions.send(number, [NannyWelcome(number, self.id)], [])
@@ -564,7 +581,7 @@ class Scheduler:
                 active_at = now
             elif self._idle_timeout_s is not None and now - active_at > self._idle_timeout_s:
                 logger.info("nothing was computed for %.0f s: the scheduler closes", now - active_at)
-                self._spawn(self.close("idle timeout"))
+                self._spawn(self.close("idle timeout", for_good=True))
                 return
 
 

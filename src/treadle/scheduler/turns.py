@@ -76,17 +76,22 @@ class Turns:
         self.set_aside = SetAside()
         #: The core has failed, and there is no fresh one yet.
         self.broken = False
+        self._stopped = False
 
     def go_on(self) -> None:
         """The core is a fresh one."""
         self.broken = False
+
+    def stop(self) -> None:
+        """Whatever comes from here on is for the next scheduler."""
+        self._stopped = True
 
     def take(self, arrivals: list[Arrival]) -> None:
         """All that arrived in one turn of the loop: the core first hears what came before a question, then the question is answered."""
         events: list[Event] = []
         for arrival in arrivals:
             session = arrival.session
-            if self.broken or not self._sessions.is_current(session):
+            if self.broken or self._stopped or not self._sessions.is_current(session):
                 continue
             if arrival.body is None:
                 self._ended(session, arrival.error, events)

@@ -12,7 +12,7 @@ from treadle.client.cluster.explaining import ExplainingMethods
 from treadle.client.cluster.introspection import IntrospectionMethods
 from treadle.client.data.moving import MovingMethods
 from treadle.client.options import worker_names
-from treadle.exceptions import CommClosedError, WorkerStartTimeoutError
+from treadle.exceptions import ClosedClientError, CommClosedError, WorkerStartTimeoutError
 from treadle.messages.base import FunctionRan
 from treadle.messages.client_scheduler import RanOn, Restart, RunOn, Shutdown
 from treadle.serialize import by_value
@@ -118,30 +118,34 @@ class ClusterMethods(MovingMethods, ExplainingMethods, IntrospectionMethods, Cli
         return self
 
     def shutdown(self) -> Any:
-        """Stop the workers and the scheduler, then close this client."""
+        """Stop the workers and the scheduler for good, also one that has a journal, then close this client."""
         if self.asynchronous:
             return self._on_own_loop(self._shutdown())
+        self.sync(self._end_scheduler)
         if self.cluster is not None:
             self.cluster.close()
-        else:
-            self.sync(self._shutdown)
         return self.close()
 
     async def _shutdown(self) -> None:
+        await self._end_scheduler()
         if self.cluster is not None:
             closing = self.cluster.close()
             if closing is not None:
                 await closing
-        else:
-            session = self.session
-            session.send(Shutdown())
-            try:
-                await session.drained(0)
-            except CommClosedError:
-                pass
-            await session.ended(self._timeout_s)
         if self._asynchronous:
             await self.close()
+
+    async def _end_scheduler(self) -> None:
+        session = self.session
+        try:
+            session.send(Shutdown())
+            await session.drained(0)
+        except ClosedClientError:
+            if self.cluster is None:
+                raise
+        except CommClosedError:
+            pass
+        await session.ended(self._timeout_s)
 
     def close(self, timeout: Any = None) -> Any:
         raise NotImplementedError("the client says how it closes")

@@ -2,9 +2,11 @@
 
 import asyncio
 import contextvars
+import gc
 import multiprocessing
 import os
 import threading
+import time
 
 import dask
 import dask.array
@@ -190,11 +192,23 @@ def test_futures_outlive_the_one_that_brought_them(client):
     def make(n):
         return get_client().map(lambda i: (n, i), range(5), pure=False)
 
-    for n in range(30):
-        bringer = client.submit(make, n, pure=False)
-        futures = bringer.result(LIMIT_S)
-        del bringer
-        assert client.gather(futures) == [(n, i) for i in range(5)]
+    def until_gone(key):
+        """The value is gone from this worker, and the scheduler has heard what the worker's client said then."""
+        from treadle import get_worker
+
+        deadline = time.monotonic() + LIMIT_S
+        while key in get_worker().data:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        gc.collect()
+        get_client().scheduler_info()
+
+    bringer = client.submit(make, 3, pure=False)
+    futures = bringer.result(LIMIT_S)
+    key, (address,) = bringer.key, client.who_has(bringer)[bringer.key]
+    del bringer
+    client.submit(until_gone, key, workers=address).result(LIMIT_S)
+    assert client.gather(futures) == [(3, i) for i in range(5)]
 
 
 # ---------------------------------------------------------------------------------------------- which client
@@ -338,6 +352,13 @@ def test_the_child_of_a_fork(processes):
                 return own.submit(len, "abcd").result(), sum(dask.compute(dask.bag.range(4, 2))[0]), own.status
 
         assert in_child(anew) == "(4, 6, 'running')"
+
+        def leave():
+            client.close()
+            processes.close()
+            return client.status, str(processes.status)
+
+        assert in_child(leave) == "('closed', 'Status.closed')"
         # The parent's is as it was.
         assert client.submit(len, "abcde").result(LIMIT_S) == 5
         client.cancel(never)

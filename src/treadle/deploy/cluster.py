@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import os
 import secrets
 import warnings
 import weakref
@@ -206,4 +207,13 @@ def _close_at_exit() -> None:
                 cluster.sync(cluster._close_once, 2.0, callback_timeout=_EXIT_TIMEOUT_S)
 
 
+def _forget_after_fork() -> None:
+    """In the child: the clusters are the parent's, and closing them here does nothing."""
+    for cluster in list(_clusters):
+        cluster.status = Status.closed
+    _clusters.clear()
+
+
 atexit.register(_close_at_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_after_fork)

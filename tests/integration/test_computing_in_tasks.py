@@ -59,6 +59,11 @@ def key_of_task():
     return current_task.get().key
 
 
+class Holder:
+    def __init__(self, value):
+        self.value = value
+
+
 @pytest.mark.parametrize("how", ["method", "function", "worker_client", "client", "persist"])
 def test_tasks_compute_on_the_cluster(client, how):
     def outer():
@@ -209,6 +214,33 @@ def test_futures_outlive_the_one_that_brought_them(client):
     del bringer
     client.submit(until_gone, key, workers=address).result(LIMIT_S)
     assert client.gather(futures) == [(3, i) for i in range(5)]
+
+
+@pytest.mark.parametrize("in_processes", [False, True])
+def test_a_copy_on_another_worker_keeps_its_futures(in_processes):
+    def make():
+        return Holder(get_client().map(lambda i: 10 * i, range(3), pure=False, workers=[there], allow_other_workers=True))
+
+    def results(holder):
+        return [future.result() for future in holder.value]
+
+    with LocalCluster(n_workers=2, threads_per_worker=1, processes=in_processes) as cluster, Client(cluster) as client:
+        here, there = client.nthreads()
+        source = client.submit(make, pure=False, workers=here)
+        # The second one has no client before the value comes, and that one blocks, as tasks in threads need it.
+        copy = client.submit(lambda holder: holder, source, workers=there)
+        taken = client.submit(lambda holder: [future.client.asynchronous for future in holder.value], copy)
+        assert taken.result(LIMIT_S) == [False] * 3
+        del source
+        client.retire_workers([here])
+        assert client.submit(results, copy).result(LIMIT_S) == [0, 10, 20]
+        assert client.gather(copy.result(LIMIT_S).value) == [0, 10, 20]
+
+
+def test_scattered_futures(client):
+    future = client.submit(len, "abc", pure=False)
+    held = client.scatter(Holder(future))
+    assert client.submit(lambda holder: holder.value.result(), held).result(LIMIT_S) == 3
 
 
 # ---------------------------------------------------------------------------------------------- which client

@@ -15,10 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from treadle.client.futures import Future
 from treadle.exceptions import PeerProtocolError
 from treadle.messages.base import Block
 from treadle.serialize.errors import load_error
-from treadle.serialize.values import dumps, dumps_small, loads, pack_values, unpack_block
+from treadle.serialize.values import belongs_in_a_thread, dumps, dumps_small, loads, pack_values, unpack_block
 
 plain = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
@@ -42,6 +43,21 @@ def there_and_back(value: Any) -> Any:
 class Point:
     def __init__(self, x: int) -> None:
         self.x = x
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (1, False),
+        (np.zeros(10_000_000, "u1"), False),  # its memory is taken as it is
+        ({"nested": [Future("a")]}, True),
+        (list(range(250_000, 500_000)), True),
+        ({number: str(number) for number in range(300_000)}, True),
+    ],
+)
+def test_what_takes_long_to_unpack_belongs_in_a_thread(value: Any, expected: bool) -> None:
+    (block,), _, _ = pack_values([1], [value], [1_000_000])
+    assert belongs_in_a_thread(block) is expected
 
 
 @given(plain)

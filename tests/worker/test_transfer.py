@@ -11,6 +11,7 @@ from treadle.comm.registry import listen
 from treadle.messages.codec import encode
 from treadle.messages.local import Fetch, FetchBusy, FetchFailed
 from treadle.messages.worker_worker import Busy
+from treadle.serialize.values import unpack_block
 from treadle.worker.transfer import Fetcher
 
 SECRET = b"x" * 32
@@ -39,7 +40,7 @@ def test_a_request_to_a_peer_that_left_fails_once_even_if_it_had_not_begun() -> 
             return events[-1]
 
         with ThreadPoolExecutor(1) as offload:
-            fetcher = Fetcher(Introduction(Role.PEER, secrets.token_bytes(16)), SECRET, offload, deliver, 1000)
+            fetcher = Fetcher(Introduction(Role.PEER, secrets.token_bytes(16)), SECRET, offload, deliver, unpack_block, 1000)
             fetcher.fetch(Fetch(1, listener.contact_address, [11]))
             fetcher.forget(listener.contact_address)
             assert await one_more() == FetchFailed(1, [11])
@@ -68,7 +69,7 @@ def test_a_peer_is_asked_again_when_the_connection_breaks() -> None:
         listener = await listen("tcp://127.0.0.1:0", accept, session=secrets.token_bytes(16), secret=SECRET, refused=print)
         events: asyncio.Queue[object] = asyncio.Queue()
         with ThreadPoolExecutor(1) as offload:
-            fetcher = Fetcher(Introduction(Role.PEER, secrets.token_bytes(16)), SECRET, offload, events.put_nowait, 1000)
+            fetcher = Fetcher(Introduction(Role.PEER, secrets.token_bytes(16)), SECRET, offload, events.put_nowait, unpack_block, 1000)
             fetcher.fetch(Fetch(1, listener.contact_address, [11]))
             async with asyncio.timeout(60):
                 assert await events.get() == FetchBusy(1, [11])

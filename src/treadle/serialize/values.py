@@ -21,6 +21,8 @@ PROTOCOL: Final = 5
 _SMALL_BUFFER_BYTES: Final = 4096
 #: A pickle over this becomes a buffer itself, so that no copy of it is made on the way.
 _BESIDE_BYTES: Final = 2**20
+#: Pickles longer than this are not unpickled in a loop's thread.
+_LONG_BYTES: Final = 1_000_000
 #: Values up to this size are pickled together, up to so much in one block.
 _SMALL_VALUE_BYTES: Final = 2**16
 _BLOCK_BYTES: Final = 2**24
@@ -229,6 +231,17 @@ class _Single:
 
 def _single(value: Any) -> list[Any]:
     return [value]
+
+
+#: In the pickle of a value that holds futures, and of one that has a long pickle beside it.
+_FUTURES: Final = b"treadle.client.futures"
+_LONG_BESIDE: Final = b"_load_beside"
+
+
+def belongs_in_a_thread(block: Block) -> bool:
+    """Whether a loop had better not unpack it: that may take long, or a client is to be connected first, which futures belong to."""
+    data = block.pickle
+    return len(data) > _LONG_BYTES or _FUTURES in data or _LONG_BESIDE in data
 
 
 def unpack_block(block: Block, buffers: Sequence[Buffer]) -> list[Any]:

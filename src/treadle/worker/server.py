@@ -14,6 +14,7 @@ import weakref
 from collections.abc import Awaitable, Callable, Generator, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from time import time
 from typing import Any, ClassVar, Final
 
@@ -67,6 +68,7 @@ from treadle.worker.stream import SchedulerStream, connect_to_scheduler
 from treadle.worker.transfer import Fetcher
 from treadle.worker.transitions.machine import WorkerTransitions
 from treadle.worker.transitions.state import CoreStatistics
+from treadle.worker.unpacking import unpack_for
 
 logger = logging.getLogger(__name__)
 
@@ -335,12 +337,14 @@ class Worker:
             self.nthreads, self.loop, performer.outcomes, self._functions, self._store, self, name=name, max_error_length=length
         )
         named = NamedExecutors(self._named, self.loop, performer.outcomes, self._functions, self._store, self, max_error_length=length)
-        self._fetcher = Fetcher(Introduction(Role.PEER, self._session), secret, self._offload, performer.deliver, length)
+        unpack = partial(unpack_for, self)
+        self._fetcher = Fetcher(Introduction(Role.PEER, self._session), secret, self._offload, performer.deliver, unpack, length)
         self._server = DataServer(
             self._store,
             self._core.stored_key,
             performer.deliver,
             self._offload,
+            unpack,
             max_incoming=settings.connections_incoming,
             max_answer_bytes=settings.transfer_message_bytes,
         )

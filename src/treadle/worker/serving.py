@@ -15,15 +15,17 @@ from treadle.messages.codec import decode_peer_to_worker, encode
 from treadle.messages.local import DataLost, DataPut
 from treadle.messages.worker_worker import Busy, Data, DataStored, GetData, PeerRefused, PutData
 from treadle.serialize.sizes import sizeof, type_name
-from treadle.serialize.values import pack_values, unpack_block
+from treadle.serialize.values import belongs_in_a_thread, pack_values
 from treadle.utils.buffers import Buffers
 from treadle.worker.data.store import Store
-from treadle.worker.transfer import LARGE_BYTES
+from treadle.worker.unpacking import Unpack
 
 logger = logging.getLogger(__name__)
 
 #: Answers up to this size are made at once; longer ones are counted and made in another thread.
 _SMALL_BYTES: Final = 65_536
+#: An answer counts as under way while more of it than this is not sent.
+_LARGE_BYTES: Final = 1_000_000
 
 
 class DataServer:
@@ -35,6 +37,7 @@ class DataServer:
         find: Callable[[int], tuple[object, int] | None],
         deliver: Callable[[object], None],
         offload: Executor,
+        unpack: Unpack,
         *,
         max_incoming: int,
         max_answer_bytes: int,
@@ -43,6 +46,7 @@ class DataServer:
         self._find = find
         self._deliver = deliver
         self._offload = offload
+        self._unpack_block = unpack
         self._max_incoming = max_incoming
         self._max_answer_bytes = max_answer_bytes
         self._comms: dict[Comm, None] = {}
@@ -111,7 +115,7 @@ class DataServer:
         answer, buffers, lost = await loop.run_in_executor(self._offload, self._pack, request, ids, keys, sizes, missing)
         self._answer(comm, answer, buffers, lost)
         # It counts until it is on its way.
-        await comm.drained(LARGE_BYTES)
+        await comm.drained(_LARGE_BYTES)
 
     def _pack(
         self, request: int, ids: list[int], keys: list[object], sizes: list[int], missing: list[int]
@@ -147,11 +151,11 @@ class DataServer:
     def _put(self, comm: Comm, message: PutData, buffers: list[Buffer]) -> None:
         if len(message.ids) != len(message.keys):
             raise PeerProtocolError("PutData has columns of different lengths")
-        if sum([len(block.pickle) for block in message.blocks]) > LARGE_BYTES:
+        if any([belongs_in_a_thread(block) for block in message.blocks]):
             self._spawn(self._put_large(comm, message, buffers))
             return
         try:
-            values = _unpack_all(message, buffers)
+            values = self._unpack(message, buffers)
         except Exception as error:
             self._refuse(comm, message.request, error)
         else:
@@ -159,11 +163,22 @@ class DataServer:
 
     async def _put_large(self, comm: Comm, message: PutData, buffers: list[Buffer]) -> None:
         try:
-            values = await asyncio.get_running_loop().run_in_executor(self._offload, _unpack_all, message, buffers)
+            values = await asyncio.get_running_loop().run_in_executor(self._offload, self._unpack, message, buffers)
         except Exception as error:
             self._refuse(comm, message.request, error)
         else:
             self._keep(comm, message, values)
+
+    def _unpack(self, message: PutData, buffers: list[Buffer]) -> list[Any]:
+        """The values in the order of ``message.ids``. Raises what unpickling raises, ValueError when some are missing."""
+        values: dict[int, Any] = {}
+        beside = Buffers(buffers)
+        for block in message.blocks:
+            values.update(zip(block.ids, self._unpack_block(block, beside.take(block.buffers)), strict=True))
+        try:
+            return [values[id] for id in message.ids]
+        except KeyError as error:
+            raise ValueError(f"PutData names {error} and does not hold it") from None
 
     def _keep(self, comm: Comm, message: PutData, values: list[Any]) -> None:
         nbytes = [sizeof(value) for value in values]
@@ -186,15 +201,3 @@ class DataServer:
             error = task.exception()
             if error is not None and not isinstance(error, CommClosedError):
                 logger.error("serving data failed", exc_info=error)
-
-
-def _unpack_all(message: PutData, buffers: list[Buffer]) -> list[Any]:
-    """The values in the order of ``message.ids``. Raises what unpickling raises, ValueError when some are missing."""
-    values: dict[int, Any] = {}
-    beside = Buffers(buffers)
-    for block in message.blocks:
-        values.update(zip(block.ids, unpack_block(block, beside.take(block.buffers)), strict=True))
-    try:
-        return [values[id] for id in message.ids]
-    except KeyError as error:
-        raise ValueError(f"PutData names {error} and does not hold it") from None

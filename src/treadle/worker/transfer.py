@@ -17,13 +17,12 @@ from treadle.messages.local import Fetch, FetchBusy, FetchDone, FetchFailed
 from treadle.messages.worker_worker import Busy, Data, GetData, PeerRefused
 from treadle.serialize.errors import dump_error
 from treadle.serialize.sizes import sizeof, type_name
-from treadle.serialize.values import unpack_block
+from treadle.serialize.values import belongs_in_a_thread
 from treadle.utils.buffers import Buffers
+from treadle.worker.unpacking import Unpack
 
 logger = logging.getLogger(__name__)
 
-#: Pickles longer than this are not handled in the event loop's thread.
-LARGE_BYTES: Final = 1_000_000
 #: Peers that cannot be reached are tried for so long; then other holders are, or the value is computed again.
 CONNECT_TIMEOUT_S: Final = 5.0
 #: Pauses before a broken connection is made again for the same request; twice as long each time.
@@ -77,9 +76,16 @@ class Fetcher:
     """Performs ``Fetch`` instructions. ``deliver`` is called, on the loop, with exactly one event for each."""
 
     def __init__(
-        self, introduction: Introduction, secret: bytes, offload: Executor, deliver: Callable[[object], None], max_error_length: int
+        self,
+        introduction: Introduction,
+        secret: bytes,
+        offload: Executor,
+        deliver: Callable[[object], None],
+        unpack: Unpack,
+        max_error_length: int,
     ) -> None:
         self._introduction = introduction
+        self._unpack_block = unpack
         self._secret = secret
         self._offload = offload
         self._deliver = deliver
@@ -168,10 +174,10 @@ class Fetcher:
 
     async def _unpack(self, block: Block, buffers: Sequence[Buffer], done: FetchDone) -> None:
         """Append the values of the block. Raises what unpickling raises, with nothing appended."""
-        if len(block.pickle) > LARGE_BYTES:
-            values = await asyncio.get_running_loop().run_in_executor(self._offload, unpack_block, block, buffers)
+        if belongs_in_a_thread(block):
+            values = await asyncio.get_running_loop().run_in_executor(self._offload, self._unpack_block, block, buffers)
         else:
-            values = unpack_block(block, buffers)
+            values = self._unpack_block(block, buffers)
         done.ids += block.ids
         done.values += values
         done.nbytes += [sizeof(value) for value in values]

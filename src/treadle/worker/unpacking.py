@@ -1,0 +1,23 @@
+"""Values that come to a worker: futures in them belong to the client of its tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+from treadle.comm.interface import Buffer
+from treadle.context import current_worker
+from treadle.messages.base import Block
+from treadle.serialize.values import unpack_block
+
+#: The values of a block. Raises what unpickling raises.
+Unpack: TypeAlias = Callable[[Block, Sequence[Buffer]], list[Any]]
+
+
+def unpack_for(worker: Any, block: Block, buffers: Sequence[Buffer]) -> list[Any]:
+    """As ``unpack_block``, for a block that came to ``worker``. In a thread, if it ``belongs_in_a_thread``."""
+    token = current_worker.set(worker)
+    try:
+        return unpack_block(block, buffers)
+    finally:
+        current_worker.reset(token)

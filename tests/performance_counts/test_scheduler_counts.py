@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from treadle.messages.base import TaskOptions
 from treadle.messages.client_scheduler import DefineFunctions, RegisterClient, ReleaseKeys, SubmitTasks
 from treadle.messages.codec import encode
 from treadle.messages.worker_scheduler import ComputeTasks, RegisterWorker, TasksFinished
@@ -152,3 +153,85 @@ def test_memory_of_a_task_and_that_it_is_given_back() -> None:
     simulated.core.state.story.__init__()  # type: ignore[misc]
     assert gc.collect() < 1_000
     assert objects_left <= TASKS / 10
+
+
+def _lines_of(act: Any) -> int:
+    """Lines of the core that are executed, loops counted; 0 when it is compiled."""
+    count = 0
+
+    def trace(frame: Any, event: str, _arg: Any) -> Any:
+        nonlocal count
+        if "transitions" not in frame.f_code.co_filename and "utils" not in frame.f_code.co_filename:
+            return None
+        if event == "line":
+            count += 1
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        act()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+class Restricted:
+    """A core with workers that all have a resource, and a client."""
+
+    def __init__(self, workers: int) -> None:
+        self.core = Transitions(Limits(), "scheduler")
+        self.workers = workers
+        self.tell([(CLIENT, RegisterClient("c", {}))])
+        self.tell(
+            [(2 + at, RegisterWorker(f"w{at}", f"tcp://{at}", f"w{at}", "h", 1, 0, {"GPU": 1.0}, 1, "", {})) for at in range(workers)]
+        )
+        self.tell([(CLIENT, DefineFunctions([BASE | 1], ["inc"], [b"inc"]))])
+        self._ids = iter(range(BASE + 2, BASE + 10**6))
+
+    def tell(self, events: list[tuple[int, Any]]) -> None:
+        self.sends = self.core.handle([Event(number, message) for number, message in events], 0.0).sends
+
+    def submit(self, count: int, options: TaskOptions, dependencies: list[list[int]] | None = None) -> list[int]:
+        ids = [next(self._ids) for _ in range(count)]
+        keys: list[Any] = [f"inc-{id:032x}" for id in ids]
+        message = SubmitTasks(1, ids, keys, [BASE | 1] * count, [b"x"] * count, dependencies, options=options, group="inc")
+        self.tell([(CLIENT, message)])
+        return ids
+
+    def finish_one(self) -> None:
+        number, batch = next(
+            (number, message) for number, messages, _ in self.sends for message in messages if type(message) is ComputeTasks
+        )
+        count = len(batch.ids)
+        self.tell([(number, TasksFinished(batch.ids, batch.attempts, [28] * count, [0] * count, ["int"], [0.0] * count, [1.0] * count))])
+
+
+@pytest.mark.parametrize("options", [TaskOptions(resources={"GPU": 1.0}), TaskOptions(workers=["h"])], ids=["resource", "host"])
+def test_a_restricted_task_costs_the_same_among_ten_workers_and_among_ten_thousand(options: TaskOptions) -> None:
+    def count(workers: int) -> list[int]:
+        cluster = Restricted(workers)
+        cluster.submit(1, options)  # the first of its kind looks for its candidates
+        cluster.finish_one()
+        submitted = _lines_of(lambda: cluster.submit(1, options))
+        finished = _lines_of(cluster.finish_one)
+        value = cluster.submit(1, options)
+        cluster.finish_one()
+        dependent = _lines_of(lambda: cluster.submit(1, options, [value]))
+        return [submitted, finished, dependent]
+
+    few, many = count(10), count(10_000)
+    assert all(more <= 2 * less + 100 for less, more in zip(few, many, strict=True)), (few, many)
+
+
+def test_a_finished_task_costs_the_same_however_many_kinds_of_restricted_tasks_wait() -> None:
+    def count(kinds: int) -> int:
+        cluster = Restricted(2 * kinds)
+        for at in range(1, kinds):
+            # Two for a worker: one of them waits.
+            cluster.submit(3, TaskOptions(workers=[f"w{at}"]))
+        cluster.submit(3, TaskOptions(workers=["w0"]))
+        return _lines_of(cluster.finish_one)
+
+    few, many = count(5), count(500)
+    assert many <= 2 * few + 100, (few, many)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from treadle.scheduler.transitions.candidates import is_restricted
 from treadle.scheduler.transitions.machine import Transitions
-from treadle.scheduler.transitions.placement import is_restricted
 from treadle.scheduler.transitions.records import (
     ERRED,
     MEMORY,
@@ -167,9 +167,14 @@ def _queued(core: Transitions, task: TaskState) -> list[str]:
             return ["it is to be tried with nothing beside it, and waits for its turn to have a worker for itself"]
         busy = names(list(worker.processing)[:_MOST_NAMED])
         return [f"it is to be tried with nothing beside it on {worker.address}, which first finishes {busy}"]
-    if task in state.aside:
-        shown = ", ".join(f"{worker.address} for {other.key!r}" for worker, other in list(state.reserved.items())[:_MOST_NAMED])
-        return [f"the workers that may run it are kept for tasks that were executing when a worker died: {shown}"]
+    candidates = task.candidates
+    if candidates is not None:
+        found = [f"it is ready, one of {candidates.live} that wait for one of the {len(candidates.running)} workers that may run it"]
+        kept = [(worker, other) for worker, other in state.reserved.items() if worker in candidates.members]
+        if kept:
+            shown = ", ".join(f"{worker.address} for {other.key!r}" for worker, other in kept[:_MOST_NAMED])
+            found.append(f"{len(kept)} more are kept for tasks that were executing when a worker died: {shown}")
+        return found
     if state.has_capacity:
         return [f"it is ready, one of {state.queue.live}, and goes to a worker in the next turn"]
     found = [f"it is ready, one of {state.queue.live} that wait for a free thread; {len(state.running)} workers run and are busy"]

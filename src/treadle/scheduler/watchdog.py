@@ -54,7 +54,10 @@ class Watchdog:
         state = self._core.state
         yield from islice(state.unrunnable, _MOST_TASKS)
         yield from islice(state.suspects, _MOST_TASKS)
-        yield from islice(state.aside, _MOST_TASKS)
+        for queue in islice(state.queues.values(), _MOST_TASKS):
+            first = queue.peek()
+            if first is not None:
+                yield first
         if state.has_capacity:
             first = state.queue.peek()
             if first is not None:

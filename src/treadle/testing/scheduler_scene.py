@@ -405,8 +405,8 @@ class SchedulerScene:
             "wishes": [client.id for client in state.clients.values() if client.wants_what or client.aliases or client.expecting],
             "aliases": [client.id for client in state.clients.values() if client.alias_ids],
             "fire and forget": list(state.fire_and_forget.wants_what),
-            "queue": [task.key for task in state.queue.tasks()],
-            "suspects": [task.key for task in [*state.suspects, *state.aside, *state.deaths]],
+            "queue": [task.key for queue in [state.queue, *state.queues.values()] for task in queue.tasks()],
+            "suspects": [task.key for task in [*state.suspects, *state.deaths]],
             "reserved": [worker.name for worker in state.reserved],
         }
         assert not any(left.values()), {what: some for what, some in left.items() if some}

@@ -171,5 +171,5 @@ def test_whatever_happens_all_is_done_or_failed_for_a_reason_and_nothing_is_left
         life.scene.release(*life.wanted)
     life.scene.nothing_left()
     state = life.state
-    assert not state.reserved and not state.suspects and not state.aside and not state.avoided
+    assert not state.reserved and not state.suspects and not state.queues and not state.avoided
     assert not state.replicating and not state.under_replicated

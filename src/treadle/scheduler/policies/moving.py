@@ -145,7 +145,7 @@ def idle_to_close(state: ClusterState, count: int | None, memory_ratio: float, m
     if count is not None:
         ordered = sorted(workers, key=lambda worker: (len(worker.processing), worker.nbytes))
         return ordered[: min(count, most)]
-    if state.queue.live or state.suspects or state.aside:
+    if state.queue.live or state.queues or state.suspects:
         return []
     limit = sum(worker.memory_limit for worker in workers)
     used = sum(worker.nbytes for worker in workers)

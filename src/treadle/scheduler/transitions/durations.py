@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import ceil, inf
 from typing import Final
 
+from treadle.scheduler.transitions.candidates import room_has_come
 from treadle.scheduler.transitions.quarantine import release
 from treadle.scheduler.transitions.records import RUNNING, TaskPrefix, TaskState, WorkerState
 from treadle.scheduler.transitions.state import ClusterState
@@ -141,5 +142,7 @@ def settle(state: ClusterState) -> None:
                 state.saturated.pop(worker, None)
         if room_for(state, worker, SHORTEST_S):
             state.has_capacity[worker] = None
+            if worker.candidates:
+                room_has_come(state, worker)
         else:
             state.has_capacity.pop(worker, None)

@@ -58,6 +58,10 @@ def forget_everything(state: ClusterState, out: Outbox) -> None:
     state.awaited.clear()
     expire_orphans(state, out)
     state.queue = TaskQueue()
+    state.queues.clear()
+    state.to_serve.clear()
+    for candidates in state.candidates.values():
+        candidates.live = 0
     state.total_nbytes = 0
     state.todo_tasks.clear()
     state.todo_finish.clear()
@@ -76,6 +80,7 @@ def _empty_worker(state: ClusterState, worker: WorkerState) -> None:
     worker.nbytes = 0
     worker.announced.clear()
     worker.actors.clear()
+    worker.waiting_lines.clear()
     for name in worker.used_resources:
         worker.used_resources[name] = 0.0
     state.touch(worker)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import isclose
 
 from treadle.exceptions import InvariantError
+from treadle.scheduler.transitions.candidates import resource_pressure
 from treadle.scheduler.transitions.durations import fewest_tasks
 from treadle.scheduler.transitions.records import (
     ERRED,
@@ -16,6 +17,7 @@ from treadle.scheduler.transitions.records import (
     STATE_NAMES,
     WAITING,
     TaskState,
+    WorkerState,
     is_active,
     is_needed,
 )
@@ -41,8 +43,10 @@ def validate(state: ClusterState) -> None:
         raise InvariantError(f"counted {counts}, booked {state.counts}")
     if len(state.by_id) != len(state.tasks):
         raise InvariantError("more ids than tasks")
-    if state.queue.live + len(state.suspects) + len(state.aside) != counts[QUEUED]:
-        raise InvariantError(f"{counts[QUEUED]} tasks are queued, the queue has {state.queue.live}")
+    restricted = sum(candidates.live for candidates in state.queues)
+    if state.queue.live + restricted + len(state.suspects) != counts[QUEUED]:
+        raise InvariantError(f"{counts[QUEUED]} tasks are queued, the queue has {state.queue.live}, others {restricted}")
+    _validate_candidates(state)
     _validate_reservations(state)
     _validate_workers(state)
     _validate_clients(state)
@@ -74,7 +78,9 @@ def _validate_task(state: ClusterState, task: TaskState) -> None:
     if now in (NO_WORKER, QUEUED, PROCESSING):
         _check(state, all(dependency.state == MEMORY for dependency in task.dependencies), task, "ready means that all is in memory")
     if now == QUEUED:
-        _check(state, bool(state.running or state.reserved), task, "queued only while there are workers")
+        candidates = task.candidates
+        possible = state.running or state.reserved if candidates is None else candidates.running or candidates.reserved
+        _check(state, task in state.suspects or bool(possible), task, "queued only while there are workers that may run it")
     for worker in task.who_has:
         _check(state, state.by_number.get(worker.number) is worker and task in worker.has_what, task, "holders hold")
     if task.processing_on is not None:
@@ -93,12 +99,34 @@ def _validate_reservations(state: ClusterState) -> None:
     for task, wanted in state.suspects.items():
         _check(state, task.state == QUEUED and task.suspicious > 0, task, "suspects wait in the state queued")
         _check(state, wanted is None or state.reserved.get(wanted) is task, task, "what has a worker for itself has it reserved")
-    for task in state.aside:
-        _check(state, task.state == QUEUED and bool(state.reserved), task, "aside only while some worker is reserved")
     for task in [*state.replicating, *state.under_replicated]:
         _check(state, task.state == MEMORY and state.by_id.get(task.id) is task, task, "copies are made of what is in memory")
     for task in state.deaths:
         _check(state, task.suspicious > 0 and state.by_id.get(task.id) is task, task, "deaths are kept of suspicious tasks")
+
+
+def _validate_candidates(state: ClusterState) -> None:
+    for candidates in state.candidates.values():
+        named = None if candidates.workers is None else set(candidates.workers)
+        members: list[WorkerState] = []
+        for worker in state.workers.values():
+            able = all(worker.resources.get(name, 0.0) >= amount for name, amount in candidates.resources)
+            if able and (named is None or named & {worker.address, worker.name, worker.host}):
+                members.append(worker)
+        running = [worker for worker in members if worker in state.running]
+        reserved = [worker for worker in members if worker in state.reserved]
+        if set(members) != set(candidates.members) or set(running) != set(candidates.running) or len(reserved) != candidates.reserved:
+            raise InvariantError(f"{candidates!r}: {members} may run its tasks, {running} do, {reserved} are reserved")
+        queued = state.queues[candidates].tasks() if candidates in state.queues else []
+        if len(queued) != candidates.live or any(task.candidates is not candidates for task in queued):
+            raise InvariantError(f"{candidates!r}: {candidates.live} tasks are booked, in its queue are {queued}")
+        first = queued[0] if queued else None
+        for worker in running:
+            if candidates.live and not candidates.is_large and candidates not in worker.waiting_lines:
+                raise InvariantError(f"{worker!r} does not know that tasks wait for {candidates!r}")
+            spare = len(worker.processing) - len(worker.long_running) < fewest_tasks(state, worker)
+            if first is not None and spare and resource_pressure(first, worker) <= 1:
+                raise InvariantError(f"{candidates.live} tasks are queued for {candidates!r} while {worker!r} has too little to do")
 
 
 def _validate_workers(state: ClusterState) -> None:

@@ -55,9 +55,10 @@ from treadle.messages.worker_scheduler import (
     WorkerStatus,
 )
 from treadle.scheduler.transitions import graph, membership, publishing, replicas, reports, wants
+from treadle.scheduler.transitions.candidates import is_restricted
 from treadle.scheduler.transitions.invariants import validate
 from treadle.scheduler.transitions.outbox import Outbox
-from treadle.scheduler.transitions.placement import fill, is_restricted
+from treadle.scheduler.transitions.placement import fill
 from treadle.scheduler.transitions.recorder import Recorder
 from treadle.scheduler.transitions.records import (
     ERRED,
@@ -317,6 +318,8 @@ class Transitions:
         elif type(message) is TasksTakenBack:
             reports.tasks_returned(state, worker, message)
             reports.take_back_refused(state, worker, message.kept)
+            if message.ids:
+                membership.go_on_emptying(state, worker, out)
         elif type(message) is TasksRescheduled:
             reports.tasks_rescheduled(state, worker, message)
         elif type(message) is TasksSeceded:
@@ -326,7 +329,7 @@ class Transitions:
         elif type(message) is ReplicasDropped:
             reports.replicas_dropped(state, worker, message.ids, out)
         elif type(message) is WorkerStatus:
-            membership.set_worker_status(state, worker, message.status)
+            membership.set_worker_status(state, worker, message.status, out)
         elif type(message) is LeaveWorker:
             membership.remove_worker(state, worker, False, out)
             result.closes.append((worker.number, message.reason))

@@ -9,10 +9,11 @@ from treadle.messages.client_scheduler import ClientPeersGone, ClientWelcome, Re
 from treadle.messages.journal import ClientGone, ForgottenRecord, WorkerGone
 from treadle.messages.scheduler_local import WorkerDeath
 from treadle.messages.worker_scheduler import Inventory, RegisterWorker, WorkerPeersGone, WorkerRefused, WorkerWelcome
+from treadle.scheduler.transitions.candidates import strand, worker_joins, worker_leaves, worker_runs, worker_stops
 from treadle.scheduler.transitions.deaths import blame_suspects
 from treadle.scheduler.transitions.forget import forget_everything
 from treadle.scheduler.transitions.outbox import Outbox
-from treadle.scheduler.transitions.quarantine import give_up
+from treadle.scheduler.transitions.quarantine import give_up, is_emptied
 from treadle.scheduler.transitions.records import (
     PAUSED,
     RELEASED,
@@ -88,6 +89,7 @@ def index_worker(state: ClusterState, worker: WorkerState) -> None:
         state.by_resource.setdefault(name, {})[worker] = None
     state.total_nthreads += worker.nthreads
     state.total_memory_limit += worker.memory_limit
+    worker_joins(state, worker)
 
 
 def _refusal(state: ClusterState, message: RegisterWorker) -> str:
@@ -110,6 +112,8 @@ def set_running(state: ClusterState, worker: WorkerState) -> None:
         # Its suspect is here still.
         return
     state.running[worker] = None
+    worker.taking_back.clear()
+    worker_runs(state, worker)
     state.touch(worker)
     if state.holding:
         return
@@ -118,7 +122,7 @@ def set_running(state: ClusterState, worker: WorkerState) -> None:
             state.recommend(task, WAITING)
 
 
-def set_worker_status(state: ClusterState, worker: WorkerState, status: str) -> None:
+def set_worker_status(state: ClusterState, worker: WorkerState, status: str, out: Outbox) -> None:
     if status not in (RUNNING, PAUSED):
         raise PeerProtocolError(f"a worker cannot be {status!r}")
     if status == worker.status or worker.status == RETIRING:
@@ -127,7 +131,9 @@ def set_worker_status(state: ClusterState, worker: WorkerState, status: str) -> 
     if status == RUNNING:
         set_running(state, worker)
     else:
+        # Others may go on with what it has not begun.
         stop_running(state, worker)
+        take_back_all(worker, out)
 
 
 def retire(state: ClusterState, worker: WorkerState, out: Outbox) -> None:
@@ -137,6 +143,12 @@ def retire(state: ClusterState, worker: WorkerState, out: Outbox) -> None:
     worker.status = RETIRING
     stop_running(state, worker)
     take_back_all(worker, out)
+
+
+def go_on_emptying(state: ClusterState, worker: WorkerState, out: Outbox) -> None:
+    """It gave back some of what it had not begun: if it is to have nothing left, the next ones are asked for."""
+    if worker.connected and is_emptied(state, worker):
+        take_back_all(worker, out)
 
 
 def stay(state: ClusterState, worker: WorkerState) -> None:
@@ -153,6 +165,8 @@ def stop_running(state: ClusterState, worker: WorkerState) -> None:
     state.idle.pop(worker, None)
     state.saturated.pop(worker, None)
     state.has_capacity.pop(worker, None)
+    worker_stops(worker)
+    strand(state, worker)
     if not state.running and not state.reserved:
         # Nobody is left to whom the queue could go: these tasks have no possible worker now.
         for task in state.queue.tasks():
@@ -185,6 +199,7 @@ def remove_worker(state: ClusterState, worker: WorkerState, blame: bool, out: Ou
     state.total_nthreads -= worker.nthreads
     state.total_memory_limit -= worker.memory_limit
     stop_running(state, worker)
+    worker_leaves(state, worker)
     out.forget_session(worker.number)
     if blame:
         blame_suspects(state, worker, report)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from math import sqrt
 from typing import Final
 
+from treadle.scheduler.transitions.candidates import FEW, resource_pressure
 from treadle.scheduler.transitions.durations import expected_duration, place, room_for, settle
 from treadle.scheduler.transitions.outbox import Outbox
-from treadle.scheduler.transitions.records import PROCESSING, TaskState, WorkerState
+from treadle.scheduler.transitions.queue import is_before
+from treadle.scheduler.transitions.records import PROCESSING, Candidates, TaskState, WorkerState
 from treadle.scheduler.transitions.rules.common import move
 from treadle.scheduler.transitions.state import ClusterState
 
@@ -19,12 +21,6 @@ MOST_HOLDERS: Final = 8
 SHARE_COST_S: Final = 0.0001
 #: For a task that is shorter than ``SHARE_COST_S``, workers that could start it within this time of each other are equally good, seconds.
 SAME_START_S: Final = 0.001
-
-
-def is_restricted(task: TaskState) -> bool:
-    """Whether not just any worker may run it."""
-    options = task.options
-    return options is not None and (options.workers is not None or bool(options.resources))
 
 
 def is_rootish(state: ClusterState, task: TaskState) -> bool:
@@ -44,38 +40,6 @@ def is_rootish(state: ClusterState, task: TaskState) -> bool:
         if needs >= 5:
             return False
     return True
-
-
-def valid_workers(state: ClusterState, task: TaskState) -> list[WorkerState]:
-    """The running workers that may run ``task``; for restricted tasks only."""
-    options = task.options
-    assert options is not None
-    found: dict[WorkerState, None] | None = None
-    if options.workers is not None:
-        found = {}
-        for name in options.workers:
-            worker = state.workers.get(name) or state.by_name.get(name)
-            if worker is not None:
-                found[worker] = None
-            elif name in state.by_host:
-                found.update(state.by_host[name])
-        if options.allow_other_workers and not any(worker in state.running for worker in found):
-            found = None
-    if options.resources:
-        able: dict[WorkerState, None] | None = None
-        for name, amount in options.resources.items():
-            having = state.by_resource.get(name)
-            if having is None:
-                return []
-            kept = {worker: None for worker in (able or having) if worker in having and worker.resources[name] >= amount}
-            able = kept
-            if not kept:
-                return []
-        if able is not None:
-            found = able if found is None else {worker: None for worker in found if worker in able}
-    if found is None:
-        return list(state.running)
-    return [worker for worker in found if worker in state.running]
 
 
 def _bytes_here(task: TaskState) -> tuple[dict[WorkerState, int], int]:
@@ -119,56 +83,88 @@ def _fetching_s(state: ClusterState, nbytes: int) -> float:
     return TRANSFER_LATENCY_S + nbytes / state.limits.bandwidth_bytes_per_s
 
 
-def _resource_pressure(task: TaskState, worker: WorkerState) -> float:
-    """How full the scarcest resource that ``task`` asks for would be; 0 when it asks for none."""
-    options = task.options
-    worst = 0.0
-    if options is not None and options.resources:
-        for name, amount in options.resources.items():
-            supply = worker.resources.get(name, 0.0)
-            if supply > 0:
-                worst = max(worst, (worker.used_resources.get(name, 0.0) + amount) / supply)
-    return worst if worst > 1.0 else 0.0
-
-
 def choose_worker(state: ClusterState, task: TaskState) -> WorkerState | None:
-    """Where ``task`` would start first: bytes to move against the work that is queued there. None: no worker may run it."""
-    if is_restricted(task):
-        candidates = valid_workers(state, task)
-        if not candidates:
-            return None
-        local, total = _bytes_here(task)
+    """Where ``task``, which any worker may run, would start first: bytes to move against the work that is queued there.
+
+    None: no worker runs.
+    """
+    if not state.running:
+        return None
+    holder = _only_holder(task)
+    if holder is not None and holder in state.running:
+        # The commonest case, without a dict: where all the data is, unless somebody else would be sooner.
+        if len(holder.processing) < holder.nthreads:
+            return holder
+        other = next_worker(state)
+        if other is None or other is holder:
+            return holder
+        return other if _moved_start(state, task, other) < holder.occupancy / holder.nthreads else holder
+    local, total = _bytes_here(task)
+    candidates = [worker for worker in local if worker in state.running]
+    short = expected_duration(state, task.group.prefix) < SHARE_COST_S
+    other = state.gathering_at if short else None
+    if other is None or other not in state.running:
+        other = next_worker(state)
+    if other is not None and other not in local:
+        candidates.append(other)
+    if not candidates:
+        return None
+    if short:
+        return _where_others_are(state, task, candidates, local, total)
+    return _first_to_start(state, task, candidates, local, total)
+
+
+def choose_candidate(state: ClusterState, candidates: Candidates, task: TaskState) -> WorkerState | None:
+    """The same among those who may run it. None: those who were looked at have no room, or others wait for it already.
+
+    An actor goes to one of them at once.
+    """
+    local, total = _bytes_here(task)
+    pool = candidates.has_room if candidates.is_large else candidates.running
+    looked_at = [worker for worker in local if worker in candidates.running]
+    for looked, worker in enumerate(pool):
+        if looked == FEW:
+            break
+        if worker not in local:
+            looked_at.append(worker)
+    if task.actor:
+        if not looked_at:
+            looked_at = [next(iter(candidates.running))] if candidates.running else []
     else:
-        if not state.running:
-            return None
-        holder = _only_holder(task)
-        if holder is not None and holder in state.running:
-            # The commonest case, without a dict: where all the data is, unless somebody else would be sooner.
-            if len(holder.processing) < holder.nthreads:
-                return holder
-            other = next_worker(state)
-            if other is None or other is holder:
-                return holder
-            return other if _moved_start(state, task, other) < holder.occupancy / holder.nthreads else holder
-        local, total = _bytes_here(task)
-        candidates = [worker for worker in local if worker in state.running]
-        short = expected_duration(state, task.group.prefix) < SHARE_COST_S
-        other = state.gathering_at if short else None
-        if other is None or other not in state.running:
-            other = next_worker(state)
-        if other is not None and other not in local:
-            candidates.append(other)
-        if not candidates:
-            return None
-        if short:
-            return _where_others_are(state, task, candidates, local, total)
-    best: WorkerState | None = None
-    best_start = 0.0
+        if candidates.live > 0:
+            first = state.queues[candidates].peek()
+            if first is not None and is_before(first, task):
+                return None
+        looked_at = [worker for worker in looked_at if has_room(state, worker, task)]
+    if not looked_at:
+        return None
+    best = _first_to_start(state, task, looked_at, local, total)
+    if best in pool:
+        # To the end of the line.
+        del pool[best]
+        pool[best] = None
+    return best
+
+
+def has_room(state: ClusterState, worker: WorkerState, task: TaskState) -> bool:
+    """Whether a restricted task may be sent there ahead of need. Of what waits for a resource there only a moment's work."""
+    duration = expected_duration(state, task.group.prefix)
+    if not room_for(state, worker, duration):
+        return False
+    pressure = resource_pressure(task, worker)
+    return pressure <= 1.0 or pressure * duration <= state.limits.prefetch_time_s
+
+
+def _first_to_start(
+    state: ClusterState, task: TaskState, candidates: list[WorkerState], local: dict[WorkerState, int], total: int
+) -> WorkerState:
+    best = candidates[0]
+    best_start = -1.0
     best_load = 0
     for worker in candidates:
         start = _start(state, task, worker, total - local.get(worker, 0))
         load = len(worker.processing)
-        if best is None or start < best_start or (start == best_start and load < best_load):
+        if best_start < 0 or start < best_start or (start == best_start and load < best_load):
             best, best_start, best_load = worker, start, load
     return best
 
@@ -178,8 +174,8 @@ def _start(state: ClusterState, task: TaskState, worker: WorkerState, missing: i
     start = worker.occupancy / worker.nthreads
     if missing > 0:
         start += _fetching_s(state, missing)
-    pressure = _resource_pressure(task, worker)
-    if pressure > 0:
+    pressure = resource_pressure(task, worker)
+    if pressure > 1.0:
         start += pressure * expected_duration(state, task.group.prefix)
     return start
 
@@ -224,6 +220,63 @@ def assign(state: ClusterState, task: TaskState, worker: WorkerState, out: Outbo
     out.compute(task, worker)
 
 
+def serve(state: ClusterState, out: Outbox) -> None:
+    """Send restricted tasks to those of their candidates that have room, an equal share for each, and what is more urgent before them."""
+    while state.to_serve:
+        candidates = next(iter(state.to_serve))
+        pool = candidates.has_room
+        if not candidates.is_large:
+            pool = dict(candidates.running)
+        left = share = 0
+        while candidates.live > 0 and pool:
+            if left == 0:
+                left = len(pool)
+                share = -(-candidates.live // left)
+            left -= 1
+            worker = next(iter(pool))
+            del pool[worker]
+            if _serve_worker(state, candidates, worker, share, out):
+                pool[worker] = None
+        state.to_serve.pop(candidates, None)
+
+
+def _serve_worker(state: ClusterState, candidates: Candidates, worker: WorkerState, share: int, out: Outbox) -> bool:
+    """Give it up to ``share`` of the tasks that wait for these candidates; whether it may have room for more."""
+    given = 0
+    while given < share and candidates.live > 0:
+        first = state.queues[candidates].peek()
+        if first is None or not has_room(state, worker, first):
+            return False
+        urgent = _more_urgent(state, worker, first)
+        assign(state, urgent, worker, out)
+        if urgent.candidates is candidates:
+            given += 1
+    return True
+
+
+def _more_urgent(state: ClusterState, worker: WorkerState, task: TaskState) -> TaskState:
+    """Of all that waits for a place on ``worker``: what comes before ``task``, or that itself."""
+    best = task
+    if state.queue.live:
+        first = state.queue.peek()
+        if first is not None and is_before(first, best) and room_for(state, worker, expected_duration(state, first.group.prefix)):
+            best = first
+    for other in worker.waiting_lines:
+        best = _first_of(state, other, worker, best)
+    for other in worker.pooled:
+        if other.live > 0:
+            best = _first_of(state, other, worker, best)
+    return best
+
+
+def _first_of(state: ClusterState, candidates: Candidates, worker: WorkerState, best: TaskState) -> TaskState:
+    if candidates is not best.candidates:
+        first = state.queues[candidates].peek()
+        if first is not None and is_before(first, best) and has_room(state, worker, first):
+            return first
+    return best
+
+
 def fill(state: ClusterState, out: Outbox) -> None:
     """Send queued tasks to the workers that have room, in runs of neighbours, an equal share for each.
 
@@ -231,6 +284,9 @@ def fill(state: ClusterState, out: Outbox) -> None:
     about the same: smaller ones would take longer to hand out than they save.
     """
     settle(state)
+    if state.to_serve:
+        serve(state, out)
+        settle(state)
     #: Of the workers that had room when the round began, how many are still to be looked at; tasks for each of them.
     left = share = 0
     lone = False

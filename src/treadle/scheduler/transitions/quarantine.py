@@ -1,11 +1,12 @@
 """Workers that are kept free for a *suspect*: a task that was executing when a worker died, which is tried with nothing beside it. Pure.
 
 While a worker is reserved it is not among the running ones, so that nothing else is placed there; that ends when the suspect has left
-it, or its thread pool. Tasks that may run nowhere else meanwhile are *aside*. Both are QUEUED without being in the queue.
+it, or its thread pool. A suspect that waits for its worker is QUEUED without being in a queue.
 """
 
 from __future__ import annotations
 
+from treadle.scheduler.transitions.candidates import release_candidate, reserve_candidate, strand, worker_runs, worker_stops
 from treadle.scheduler.transitions.records import QUEUED, RUNNING, WAITING, TaskState, WorkerState
 from treadle.scheduler.transitions.state import ClusterState
 
@@ -17,20 +18,26 @@ def reserve(state: ClusterState, task: TaskState, worker: WorkerState) -> None:
     worker.reserved_at = state.now
     for pool in (state.running, state.idle, state.saturated, state.has_capacity):
         pool.pop(worker, None)
+    if worker.candidates:
+        worker_stops(worker)
+        reserve_candidate(worker)
 
 
 def release(state: ClusterState, worker: WorkerState) -> None:
     """``worker`` is like all others again; what had to wait for that is looked at anew."""
     del state.reserved[worker]
+    release_candidate(worker)
     if worker.status == RUNNING and worker.connected and state.by_number.get(worker.number) is worker:
         state.running[worker] = None
+        worker.taking_back.clear()
+        worker_runs(state, worker)
         state.touch(worker)
-    elif not state.running and not state.reserved:
+        return
+    strand(state, worker)
+    if not state.running and not state.reserved:
         # Nobody is left to whom the queue could go.
         for task in state.queue.tasks():
             state.recommend(task, WAITING)
-    for task in state.aside:
-        state.recommend(task, WAITING)
 
 
 def give_up(state: ClusterState, worker: WorkerState) -> None:
@@ -41,11 +48,13 @@ def give_up(state: ClusterState, worker: WorkerState) -> None:
         release(state, worker)
 
 
+def is_emptied(state: ClusterState, worker: WorkerState) -> bool:
+    """Whether it is to have nothing but what it has begun: it retires, pauses, or is kept for a suspect."""
+    return worker.status != RUNNING or worker in state.reserved
+
+
 def leave(state: ClusterState, task: TaskState) -> bool:
-    """``task`` is about to leave the state QUEUED: whether it was not in the queue but here."""
-    if task in state.aside:
-        del state.aside[task]
-        return True
+    """``task`` is about to leave the state QUEUED: whether it was not in a queue but here."""
     if task not in state.suspects:
         return False
     worker = state.suspects.pop(task)
@@ -60,7 +69,6 @@ def forget_all(state: ClusterState) -> None:
     state.replicating.clear()
     state.under_replicated.clear()
     state.suspects.clear()
-    state.aside.clear()
     state.deaths.clear()
     for worker in list(state.reserved):
         release(state, worker)

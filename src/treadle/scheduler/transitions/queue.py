@@ -97,5 +97,10 @@ class TaskQueue:
         return list(found)
 
 
+def is_before(one: TaskState, other: TaskState) -> bool:
+    """Whether ``one``, the first of its queue, goes before ``other``, the first of another."""
+    return one.priority < other.priority
+
+
 def _rank_and_id(entry: tuple[int, int, TaskState]) -> tuple[int, int]:
     return (entry[0], entry[1])

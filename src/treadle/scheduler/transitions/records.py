@@ -61,6 +61,30 @@ class TaskGroup:
         return f"<TaskGroup {self.name!r}>"
 
 
+class Candidates:
+    """The workers that may run tasks with the same wishes, and how many such tasks wait for them."""
+
+    def __init__(self, name: Any, workers: Any, resources: Any) -> None:
+        #: (workers, resources), as in ClusterState.candidates.
+        self.name: Any = name
+        #: Addresses, names or hosts; None: whoever has the resources.
+        self.workers: tuple[str, ...] | None = workers
+        #: (name, amount), by name.
+        self.resources: tuple[tuple[str, float], ...] = resources
+        #: All that are known, whether they run or not; those of them that run; how many are kept for suspects.
+        self.members: dict[WorkerState, None] = {}
+        self.running: dict[WorkerState, None] = {}
+        self.reserved: int = 0
+        #: There have been many members: then those that run and may have room are known, and perhaps some that have none.
+        self.is_large: bool = False
+        self.has_room: dict[WorkerState, None] = {}
+        #: Tasks in their queue, see ClusterState.queues.
+        self.live: int = 0
+
+    def __repr__(self) -> str:
+        return f"<Candidates {self.name!r}>"
+
+
 class FunctionState:
     """A function's pickle, passed through unread. Lives while its client names it or a task needs it."""
 
@@ -203,6 +227,10 @@ class WorkerState:
         self.nbytes: int = 0
         #: Tasks in ``has_what`` or ``processing`` that are actors.
         self.actors: dict[TaskState, None] = {}
+        #: Reverse of Candidates.members. Subsets: the large ones; if it runs, the others that tasks wait for.
+        self.candidates: dict[Candidates, None] = {}
+        self.pooled: dict[Candidates, None] = {}
+        self.waiting_lines: dict[Candidates, None] = {}
         #: Numbers of the workers whose addresses this one was told; and of the workers and clients that were told its own.
         self.met: set[int] = set()
         self.known_to: dict[int, None] = {}
@@ -272,6 +300,8 @@ class TaskState:
         #: Out-of-band buffers of the payload's pickle.
         self.buffers: list[Any] | None = None
         self.options: TaskOptions | None = None
+        #: The workers that it is placed among since it became ready the last time; None: any.
+        self.candidates: Candidates | None = None
         #: A client wants a small value along with the news that it is there.
         self.eager: bool = False
         #: Somewhere behind it is data without a recipe: when that is gone, it cannot be computed again either.

@@ -81,7 +81,7 @@ def keep_enough(state: ClusterState, task: TaskState, out: Outbox) -> None:
 
 
 def _emptiest(state: ClusterState, task: TaskState, count: int) -> list[WorkerState]:
-    """Running workers without a copy, those with the least data first."""
+    """Running workers without a copy, those with the least data first. Those that were taken are looked at last the next time."""
     coming = state.replicating.get(task, [])
     found: list[WorkerState] = []
     for looked, worker in enumerate(state.running):
@@ -90,7 +90,12 @@ def _emptiest(state: ClusterState, task: TaskState, count: int) -> list[WorkerSt
         if looked == MOST_LOOKED_AT:
             break
     found.sort(key=_load)
-    return found[:count]
+    found = found[:count]
+    for worker in found:
+        # What they were told to fetch does not count yet as data of theirs.
+        del state.running[worker]
+        state.running[worker] = None
+    return found
 
 
 def _load(worker: WorkerState) -> int:

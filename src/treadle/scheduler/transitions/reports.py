@@ -15,6 +15,7 @@ from treadle.messages.worker_scheduler import (
 )
 from treadle.scheduler.transitions.durations import learn_duration, raise_estimate, set_long_running
 from treadle.scheduler.transitions.outbox import Outbox
+from treadle.scheduler.transitions.quarantine import is_emptied
 from treadle.scheduler.transitions.records import ERRED, MEMORY, RELEASED, WAITING, TaskState, WorkerState
 from treadle.scheduler.transitions.replicas import lost_replica, replica_came
 from treadle.scheduler.transitions.rules.common import add_replica, remove_replica
@@ -123,6 +124,9 @@ def tasks_rescheduled(state: ClusterState, worker: WorkerState, message: TasksRe
 
 
 def take_back_refused(state: ClusterState, worker: WorkerState, ids: list[int]) -> None:
+    """It has begun these. One that is to have nothing left is not asked for them again."""
+    if is_emptied(state, worker):
+        return
     for id in ids:
         task = state.by_id.get(id)
         if task is not None:

@@ -10,6 +10,7 @@ from treadle.scheduler.transitions.placeable import Placeable
 from treadle.scheduler.transitions.queue import TaskQueue
 from treadle.scheduler.transitions.recorder import Recorder
 from treadle.scheduler.transitions.records import (
+    Candidates,
     ClientState,
     FunctionState,
     Orphan,
@@ -81,7 +82,16 @@ class ClusterState:
         self.functions: dict[int, FunctionState] = {}
         self.groups: dict[str, TaskGroup] = {}
         self.prefixes: dict[str, TaskPrefix] = {}
+        #: Queued tasks that any worker may run.
         self.queue: TaskQueue = TaskQueue()
+        #: Those who may run restricted tasks, by their wishes, the eldest first; and by what a worker must have to be among them:
+        #: ("worker", name, address or host) or ("resource", name).
+        self.candidates: dict[Any, Candidates] = {}
+        self.candidates_by_wish: dict[tuple[str, str], dict[Candidates, None]] = {}
+        #: Queued tasks that only these may run; no queue is empty.
+        self.queues: dict[Candidates, TaskQueue] = {}
+        #: Those of them that a worker may have room for in this turn.
+        self.to_serve: dict[Candidates, None] = {}
         #: Tasks in state NO_WORKER and since when, oldest first.
         self.unrunnable: dict[TaskState, float] = {}
         #: Those of them that a worker could run which may come: all but the awaited ones.
@@ -159,10 +169,8 @@ class ClusterState:
 
         #: How the workers died that were executing a task; keys are the tasks with ``suspicious`` > 0.
         self.deaths: dict[TaskState, list[Death]] = {}
-        #: Suspects in state QUEUED, oldest first, and the worker that each will have for itself; see ``reservations``.
+        #: Suspects in state QUEUED, oldest first, and the worker that each will have for itself; see ``quarantine``.
         self.suspects: dict[TaskState, WorkerState | None] = {}
-        #: Tasks in state QUEUED whose workers are all reserved.
-        self.aside: dict[TaskState, None] = {}
         #: Workers that a suspect has for itself, or will have when they are empty. They are not among ``running``.
         self.reserved: dict[WorkerState, TaskState] = {}
         #: Tasks that asked to run elsewhere than on that worker, until they are placed.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from treadle.scheduler.transitions.candidates import idle_candidate
 from treadle.scheduler.transitions.outbox import Outbox
-from treadle.scheduler.transitions.placement import TRANSFER_LATENCY_S, is_restricted
+from treadle.scheduler.transitions.placement import TRANSFER_LATENCY_S
 from treadle.scheduler.transitions.records import TaskState, WorkerState
 from treadle.scheduler.transitions.state import ClusterState
 
@@ -27,11 +28,17 @@ def balance(state: ClusterState, out: Outbox) -> None:
         free += worker.nthreads - len(worker.processing)
         if free >= MOST_LOOKED_AT:
             break
-    looked = 0
+    victims: list[WorkerState] = []
     for victim in state.saturated:
-        looked += 1
-        if free <= 0 or looked > MOST_VICTIMS:
+        victims.append(victim)
+        if len(victims) == MOST_VICTIMS:
+            break
+    for victim in victims:
+        if free <= 0:
             return
+        # To the end of the line: the next turn looks at others.
+        del state.saturated[victim]
+        state.saturated[victim] = None
         if victim.taking_back:
             continue
         tasks = _spare(state, victim, free)
@@ -54,7 +61,9 @@ def _spare(state: ClusterState, victim: WorkerState, most: int) -> list[TaskStat
         looked += 1
         if looked > MOST_LOOKED_AT or len(found) >= most:
             break
-        if task in victim.executing or task in victim.long_running or task.actor or is_restricted(task):
+        if task in victim.executing or task in victim.long_running or task.actor:
+            continue
+        if task.candidates is not None and not idle_candidate(state, task.candidates, task):
             continue
         needs = 0
         for dependency in task.dependencies:

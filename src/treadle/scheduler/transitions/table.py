@@ -22,7 +22,7 @@ TABLE: Final[dict[tuple[int, int], str]] = {
     (RELEASED, MEMORY): "a client scattered it, or a worker came back with it",
     (RELEASED, ERRED): "needed, and a dependency has failed or is lost",
     (RELEASED, FORGOTTEN): "nobody can ask for it any more",
-    (WAITING, QUEUED): "ready; waits for a place on any worker",
+    (WAITING, QUEUED): "ready; waits for a place on a worker that may run it",
     (WAITING, PROCESSING): "ready; assigned where its data is",
     (WAITING, NO_WORKER): "ready, and no worker may run it",
     (WAITING, MEMORY): "a client scattered it, or a worker came back with it",

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 
 import click
 
+from treadle.testing.simulation.balance.scenario import balance_scenario_of
+from treadle.testing.simulation.balance.trial import BalanceFailure, simulate_balance
 from treadle.testing.simulation.scenario import scenario_of
 from treadle.testing.simulation.shrinking import literal, shrink
 from treadle.testing.simulation.speed import measure
@@ -22,9 +24,18 @@ from treadle.testing.simulation.trial import SimulationFailure, simulate
 @click.option("--keep-going", is_flag=True, help="Do not stop at the first failure; print one line for each.")
 @click.option("--no-shrink", is_flag=True, help="Do not look for a smaller scenario that fails for the same reason.")
 @click.option("--validate-every", type=int, help="Turns of the scheduler between two looks at all invariants; 0: none. (Default: by size.)")
+@click.option("--balance", is_flag=True, help="Judge progress and balance, in clusters without faults of the network; --replay as well.")
 @click.option("--speed", is_flag=True, help="Measure simulated seconds of a cluster of 20 workers for each second.")
 def main(
-    seeds: int, first: int, endless: bool, replay: int | None, keep_going: bool, no_shrink: bool, validate_every: int | None, speed: bool
+    seeds: int,
+    first: int,
+    endless: bool,
+    replay: int | None,
+    keep_going: bool,
+    no_shrink: bool,
+    validate_every: int | None,
+    balance: bool,
+    speed: bool,
 ) -> None:
     """Simulate clusters, one for each seed, until one of them does something wrong."""
     # What servers log of injected faults is not news.
@@ -37,6 +48,9 @@ def main(
         chosen = itertools.count(first)
     elif replay is not None:
         chosen = (replay,)
+    if balance:
+        _balance(chosen, keep_going, replay is not None)
+        return
     failed = tried = steps = 0
     for seed in chosen:
         tried += 1
@@ -57,6 +71,29 @@ def main(
         if replay is not None:
             click.echo("\n".join(cluster.world.log))
         if endless and tried % 1000 == 0:
+            click.echo(f"{tried - failed} of {tried} seeds passed, {steps} steps")
+    click.echo(f"{tried - failed} of {tried} seeds passed, {steps} steps")
+    if failed:
+        raise SystemExit(1)
+
+
+def _balance(chosen: Iterable[int], keep_going: bool, replaying: bool) -> None:
+    failed = tried = steps = 0
+    for seed in chosen:
+        tried += 1
+        try:
+            cluster = simulate_balance(balance_scenario_of(seed), logging=replaying)
+        except BalanceFailure as failure:
+            failed += 1
+            if keep_going:
+                click.echo(f"seed {seed}: {failure.what[:300]}")
+                continue
+            click.echo("\n".join(failure.log) if replaying else str(failure))
+            raise click.ClickException(f"seed {seed} failed: {failure.what}; run it again with --balance --replay {seed}") from failure
+        steps += cluster.world.steps
+        if replaying:
+            click.echo("\n".join(cluster.world.log))
+        if tried % 1000 == 0:
             click.echo(f"{tried - failed} of {tried} seeds passed, {steps} steps")
     click.echo(f"{tried - failed} of {tried} seeds passed, {steps} steps")
     if failed:

@@ -118,6 +118,7 @@ def nothing_is_left(cluster: Cluster) -> None:
         "awaited": list(state.awaited),
         "absent": [*state.absent_workers, *state.absent_clients],
         "queue": state.queue.live,
+        "queues": list(state.queues),
         "bytes": state.total_nbytes,
         "copies under way": list(state.replicating),
         "deaths": list(state.deaths),

@@ -24,6 +24,8 @@ class World:
         self.steps = 0
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
         self._entries = 0
+        #: Entries of the agenda that are no message on its way.
+        self._timers = 0
         #: Whether a line is kept for each thing that happens: the tail of them explains a failure.
         self.logging = logging
         self.log: list[str] = []
@@ -41,6 +43,21 @@ class World:
         self._entries += 1
         heappush(self._agenda, (time, self._entries, act))
 
+    def timer(self, delay: float, act: Callable[[], None]) -> None:
+        """As ``later``, for what is no message and no turn of a party: a task that ends, a look at a clock."""
+        self._timers += 1
+
+        def ring() -> None:
+            self._timers -= 1
+            act()
+
+        self.later(delay, ring)
+
+    @property
+    def is_quiet(self) -> bool:
+        """No message is on its way, and nobody has one that it has not handled."""
+        return len(self._agenda) == self._timers
+
     def latency(self) -> float:
         """Seconds that a message takes: mostly little, sometimes long enough for everything else to overtake it."""
         chance = self.random.random
@@ -49,14 +66,14 @@ class World:
             return self._slowness * (0.0001 + 0.0004 * chance())
         return self._slowness * (0.0005 + 0.0045 * chance() if kind < 0.95 else 0.005 + 0.045 * chance())
 
-    def run(self, most_steps: int, until: float = float("inf")) -> None:
-        """Until nothing is left to happen, or nothing before that time.
+    def run(self, most_steps: int, until: float = float("inf"), *, until_quiet: bool = False) -> None:
+        """Until nothing is left to happen, or nothing before that time; or until it is quiet.
 
         Raises AssertionError when it takes too many steps: something goes round in circles.
         """
         agenda = self._agenda
         last = self.steps + most_steps
-        while agenda and agenda[0][0] <= until:
+        while agenda and agenda[0][0] <= until and not (until_quiet and self.is_quiet):
             self.now, _, act = heappop(agenda)
             act()
             self.steps += 1

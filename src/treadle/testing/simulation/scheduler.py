@@ -145,7 +145,7 @@ class SimulatedScheduler:
         """There is one series of ticks at a time."""
         if not self.loop.stopped and series == self._series and self._ticking():
             self.turns.tell(Tick())
-            self.world.later(TICK_S, lambda: self._tick(series))
+            self.world.timer(TICK_S, lambda: self._tick(series))
 
     # ------------------------------------------------------------------------------------- what else happens
 

@@ -66,6 +66,7 @@ class SimulatedWorker:
         self.world = world
         self.name = name
         self.address = address
+        self.host = f"host-of-{name}"
         self.nthreads = nthreads
         self.resources = resources
         self.core = WorkerTransitions(f"host-of-{name}", resources, max_outgoing=2, max_request_bytes=100, validate=validate)
@@ -122,12 +123,22 @@ class SimulatedWorker:
             inventory = self.core.inventory(self.now())
             inventory.functions = list(self.functions)
         self.connection = connection
-        host = f"host-of-{self.name}"
         connection.send(
             encode(
                 [
                     RegisterWorker(
-                        self.id, self.address, self.name, host, self.nthreads, 0, self.resources, self.pid, "/", {}, self.nanny, inventory
+                        self.id,
+                        self.address,
+                        self.name,
+                        self.host,
+                        self.nthreads,
+                        0,
+                        self.resources,
+                        self.pid,
+                        "/",
+                        {},
+                        self.nanny,
+                        inventory,
                     )
                 ]
             )
@@ -209,7 +220,7 @@ class SimulatedWorker:
             self._fetch(fetch)
         if out.wake_at and (self._wake_at <= self.now() or out.wake_at < self._wake_at):
             self._wake_at = out.wake_at
-            self.world.later(max(0.0, out.wake_at - self.now()), lambda: self.say(Tick()))
+            self.world.timer(max(0.0, out.wake_at - self.now()), lambda: self.say(Tick()))
         if out.take_back:
             taken = [id for id in dict.fromkeys(out.take_back) if id in self._held]
             kept = [id for id in dict.fromkeys(out.take_back) if id not in self._held]
@@ -265,10 +276,10 @@ class SimulatedWorker:
                 self._start()
 
         if duration > 0.01:
-            self.world.later(0.005, started)
+            self.world.timer(0.005, started)
             if chance.random() < 0.2:
-                self.world.later(0.008, secede)
-        self.world.later(duration, stop)
+                self.world.timer(0.008, secede)
+        self.world.timer(duration, stop)
 
     def _outcome(self, spec: Execute, function: Any, values: dict[Any, Any], start: float) -> Any:
         """What calling it comes to: nothing is simulated about that."""
@@ -348,7 +359,7 @@ class _Asked:
             self.asker.say(FetchFailed(self.fetch.peer, self.fetch.ids))
             return
         peer._mailbox.add(self)
-        peer.world.later(0.1, lambda: self._give_up(peer))
+        peer.world.timer(0.1, lambda: self._give_up(peer))
 
     def _give_up(self, peer: SimulatedWorker) -> None:
         """The connection breaks when the peer died before it had answered."""

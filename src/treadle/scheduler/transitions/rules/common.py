@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from treadle.exceptions import InvariantError
+from treadle.scheduler.transitions.candidates import discard
 from treadle.scheduler.transitions.durations import unplace
 from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.quarantine import leave
@@ -31,8 +32,11 @@ def move(state: ClusterState, task: TaskState, finish: int, out: Outbox) -> None
         story = state.story.of([task.key])
         raise InvariantError(f"{task.key!r} cannot go from {STATE_NAMES[start]} to {STATE_NAMES[finish]}; its story: {story}")
     if start == QUEUED:
-        if not (state.suspects or state.aside) or not leave(state, task):
-            state.queue.discard(task)
+        if not state.suspects or not leave(state, task):
+            if task.candidates is None:
+                state.queue.discard(task)
+            else:
+                discard(state, task.candidates, task)
     elif start == PROCESSING:
         worker = task.processing_on
         unplace(state, task)

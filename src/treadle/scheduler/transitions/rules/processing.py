@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from treadle.scheduler.transitions.candidates import find_candidates, is_possible, push
 from treadle.scheduler.transitions.outbox import Outbox
-from treadle.scheduler.transitions.placement import assign, choose_worker, is_restricted, is_rootish, valid_workers
+from treadle.scheduler.transitions.placement import assign, choose_candidate, choose_worker, is_rootish
 from treadle.scheduler.transitions.records import NO_WORKER, QUEUED, WAITING, TaskState, WorkerState
 from treadle.scheduler.transitions.rules.common import move
 from treadle.scheduler.transitions.rules.orphans import claim
-from treadle.scheduler.transitions.rules.quarantine import await_worker, least_busy, set_aside
+from treadle.scheduler.transitions.rules.quarantine import await_worker, least_busy
 from treadle.scheduler.transitions.state import ClusterState
 
 
@@ -18,23 +19,31 @@ def to_processing(state: ClusterState, task: TaskState, out: Outbox) -> None:
         return
     if state.orphans and claim(state, task, True, out):
         return
-    if state.holding or not (state.running or state.reserved):
+    candidates = find_candidates(state, task) if task.options is not None else None
+    task.candidates = candidates
+    if state.holding or not is_possible(state, candidates):
         to_no_worker(state, task, out)
-    elif task.suspicious > 0 and (state.reserved or not is_restricted(task) or valid_workers(state, task)):
+    elif task.suspicious > 0:
         await_worker(state, task, out)
     elif state.avoided and (other := elsewhere(state, task)) is not None:
         assign(state, task, other, out)
-    elif not is_restricted(task) and not task.actor and is_rootish(state, task):
-        move(state, task, QUEUED, out)
-        state.queue.push(task)
-    else:
-        worker = choose_worker(state, task)
+    elif task.actor or not is_rootish(state, task):
+        worker = choose_worker(state, task) if candidates is None else choose_candidate(state, candidates, task)
         if worker is not None:
             assign(state, task, worker, out)
-        elif state.reserved:
-            set_aside(state, task, out)
         else:
-            to_no_worker(state, task, out)
+            enqueue(state, task, out)
+    else:
+        enqueue(state, task, out)
+
+
+def enqueue(state: ClusterState, task: TaskState, out: Outbox) -> None:
+    """It waits until one of its candidates has room; there are some, or will be when suspects have had their turn."""
+    move(state, task, QUEUED, out)
+    if task.candidates is None:
+        state.queue.push(task)
+    else:
+        push(state, task.candidates, task)
 
 
 def elsewhere(state: ClusterState, task: TaskState) -> WorkerState | None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from treadle.scheduler.transitions.candidates import find_candidates, is_possible
 from treadle.scheduler.transitions.durations import settle
 from treadle.scheduler.transitions.outbox import Outbox
-from treadle.scheduler.transitions.placement import assign, is_restricted, valid_workers
+from treadle.scheduler.transitions.placement import assign
 from treadle.scheduler.transitions.quarantine import release, reserve
 from treadle.scheduler.transitions.records import QUEUED, WAITING, TaskState, WorkerState
 from treadle.scheduler.transitions.rules.common import move
@@ -27,12 +28,6 @@ def await_worker(state: ClusterState, task: TaskState, out: Outbox) -> None:
     """A ready suspect waits for a worker that it may have for itself."""
     move(state, task, QUEUED, out)
     state.suspects[task] = None
-
-
-def set_aside(state: ClusterState, task: TaskState, out: Outbox) -> None:
-    """The workers that may run it are reserved for suspects: it waits for the end of that."""
-    move(state, task, QUEUED, out)
-    state.aside[task] = None
 
 
 def place_suspects(state: ClusterState, out: Outbox) -> None:
@@ -61,7 +56,7 @@ def place_suspects(state: ClusterState, out: Outbox) -> None:
         if found is None:
             found = least_busy(state, task, None)
         if found is None:
-            if not state.reserved:
+            if not is_possible(state, find_candidates(state, task)):
                 # Nobody may run it: that is another state.
                 state.recommend(task, WAITING)
             continue
@@ -84,12 +79,9 @@ def _begin(state: ClusterState, task: TaskState, worker: WorkerState, out: Outbo
 
 
 def _clear_worker(state: ClusterState, task: TaskState) -> WorkerState | None:
-    if is_restricted(task):
-        for worker in valid_workers(state, task):
-            if is_clear(worker):
-                return worker
-        return None
-    for looked, worker in enumerate(state.idle):
+    candidates = find_candidates(state, task)
+    pool = state.idle if candidates is None else candidates.running
+    for looked, worker in enumerate(pool):
         if is_clear(worker) and worker in state.running:
             return worker
         if looked == MOST_LOOKED_AT:
@@ -99,18 +91,18 @@ def _clear_worker(state: ClusterState, task: TaskState) -> WorkerState | None:
 
 def least_busy(state: ClusterState, task: TaskState, avoided: WorkerState | None) -> WorkerState | None:
     """Of the running workers that may run it, and some of these at most, the one with the least work; but not ``avoided``."""
-    candidates: list[WorkerState] = []
-    if is_restricted(task):
-        candidates = valid_workers(state, task)
-    else:
-        for worker in state.running:
-            candidates.append(worker)
-            if len(candidates) == MOST_LOOKED_AT:
-                break
+    candidates = find_candidates(state, task)
+    pool = state.running if candidates is None else candidates.running
     best: WorkerState | None = None
-    for worker in candidates:
+    for looked, worker in enumerate(pool):
         if worker is not avoided and (best is None or worker.occupancy < best.occupancy):
             best = worker
+        if looked == MOST_LOOKED_AT:
+            break
+    if best is not None:
+        # To the end of the line, so that the next look finds others.
+        del pool[best]
+        pool[best] = None
     return best
 
 

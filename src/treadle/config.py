@@ -80,6 +80,14 @@ def _mapping(key: str, convert: Callable[[Any], T], kind: str) -> dict[str, T]:
     return _read(key, lambda value: {str(name): convert(each) for name, each in value.items()}, kind)
 
 
+def redefined_keys_are_errors() -> bool:
+    """Whether a key that stands for another task already is an error, not a warning. Raises ValueError for a value that makes no sense."""
+    value = get("treadle.client.redefined-keys", "warn")
+    if value not in ("warn", "error"):
+        raise ValueError(f"treadle.client.redefined-keys must be warn or error, got {value!r}")
+    return bool(value == "error")
+
+
 @dataclass(frozen=True)
 class SchedulerSettings:
     """What the scheduler's core goes by."""

@@ -67,6 +67,14 @@ class FuturesCancelledError(CancelledError):
         return f"{len(self.error_groups)} futures cancelled:\n" + "\n".join(f"  {error}" for error in self.error_groups)
 
 
+class RedefinedKeyWarning(UserWarning):
+    """A key was given to a task while it stands for another one, whose result everybody gets who asks for the key."""
+
+
+class RedefinedKeyError(ValueError):
+    """The same, where the config key ``treadle.client.redefined-keys`` says that it is an error."""
+
+
 class JournalError(RuntimeError):
     """The journal cannot be read or written. The text names the file or directory, the reason and the way out."""
 

@@ -167,9 +167,9 @@ def test_collections_compute_the_same() -> None:
         results: list[Any] = []
 
         def schedule(graph: Any, keys: Any, results: list[Any] = results, **_: Any) -> Any:
-            from treadle.client.rows.graph import build_table, flat_keys
+            from treadle.client.rows.graph import Outside, build_table, flat_keys
 
-            values = run(build_table(graph, flat_keys(keys), lambda key: False, {}).nodes)
+            values = run(build_table(graph, flat_keys(keys), Outside(lambda key: False, {})).nodes)
             results.append(1)
             return [values[key] for key in flat_keys(keys)]
 

@@ -8,11 +8,15 @@ import pytest
 from dask._task_spec import DataNode, Task, TaskRef
 
 from treadle.client.futures import Future
-from treadle.client.rows.graph import build_table, dependents_later, flat_keys, replace_keys
+from treadle.client.rows.graph import Outside, build_table, dependents_later, flat_keys, replace_keys
 
 
 def table(dsk, keys, known=(), futures=None):
-    return build_table(dsk, keys, lambda key: key in known, {} if futures is None else futures)
+    return build_table(dsk, keys, Outside(lambda key: key in known, {} if futures is None else futures))
+
+
+#: Keys that say all of their tasks.
+A, B = "a-" + 32 * "0", "b-" + 32 * "0"
 
 
 def inc(x):
@@ -48,9 +52,9 @@ def test_a_persisted_key_is_its_future():
 
 
 def test_what_is_known_is_not_computed_again():
-    result = table({"a": 1, "b": (inc, "a"), "c": (inc, "b")}, ["c"], known={"b"})
+    result = table({A: 1, B: (inc, A), "c": (inc, B)}, ["c"], known={B})
     assert list(result.nodes) == ["c"]
-    assert list(result.external) == ["b"]
+    assert list(result.external) == [B]
 
 
 def test_a_missing_dependency_names_task_and_key():
@@ -122,7 +126,7 @@ def test_delayed_objects_are_not_culled_twice(monkeypatch):
     unused, total = leaves[0] + 1, dask.delayed(sum)(leaves[1:])
     expression, keys = expression_of(total, total + 1)
     monkeypatch.setattr("dask.highlevelgraph.HighLevelGraph.cull", cull)
-    table = build_table(expression, flat_keys(keys), lambda key: False, {})
+    table = build_table(expression, flat_keys(keys), Outside(lambda key: False, {}))
     assert unused.key not in table.nodes and leaves[0].key not in table.nodes
     assert {leaf.key for leaf in leaves[1:]} < set(table.nodes)
     assert len(table) == 6
@@ -132,4 +136,4 @@ def test_annotations_of_delayed_objects():
     with dask.annotate(retries=3):
         one = dask.delayed(operator.neg)(1)
     expression, keys = expression_of(one)
-    assert build_table(expression, flat_keys(keys), lambda key: False, {}).annotations == {one.key: {"retries": 3}}
+    assert build_table(expression, flat_keys(keys), Outside(lambda key: False, {})).annotations == {one.key: {"retries": 3}}

@@ -5,10 +5,12 @@ from __future__ import annotations
 import collections
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +21,7 @@ import pytest
 import treadle
 from treadle import Client, as_completed, wait
 from treadle.comm.security import Security
+from treadle.exceptions import RedefinedKeyWarning
 
 ROOT = str(Path(treadle.__file__).parents[1])
 LIMIT_S = 90
@@ -107,6 +110,58 @@ def make_step(path: Path) -> Any:
         return number * number
 
     return step
+
+
+def test_graphs_over_the_same_keys_while_the_scheduler_is_killed(machine: Machine) -> None:
+    """Whatever was called so before: neither what was known before nor what comes back stands for another graph's task."""
+
+    def slow(number: int, *needs: int) -> int:
+        import time
+
+        time.sleep(0.001)
+        return number + sum(needs)
+
+    def random_graph(seed: int) -> tuple[dict[str, Any], int]:
+        chance = random.Random(seed)
+        graph: dict[str, Any] = {}
+        values: dict[str, int] = {}
+        for i in range(40):
+            needs = [f"n{chance.randrange(i)}" for _ in range(chance.randrange(3))] if i else []
+            number = chance.randrange(1000)
+            graph[f"n{i}"] = (slow, number, *needs)
+            values[f"n{i}"] = number + sum(values[need] for need in needs)
+        return graph, values["n39"]
+
+    def compute(client: Client, seeds: range) -> None:
+        for seed in seeds:
+            graph, expected = random_graph(seed)
+            outcomes.append(client.get(graph, "n39") == expected)
+
+    outcomes: list[bool] = []
+    scheduler = machine.scheduler()
+    for name in ("alice", "bob"):
+        machine.worker(name)
+    clients = [machine.client(), machine.client()]
+    try:
+        held = clients[0].submit(slow, 5, key="n3")
+        assert held.result(timeout=LIMIT_S) == 5
+        threads = [threading.Thread(target=compute, args=(client, range(k * 100, k * 100 + 60))) for k, client in enumerate(clients)]
+        for thread in threads:
+            thread.start()
+        for count in (15, 50):
+            until(lambda count=count: len(outcomes) >= count)
+            scheduler.kill()
+            scheduler.wait()
+            scheduler = machine.scheduler()
+        for thread in threads:
+            thread.join(2 * LIMIT_S)
+        assert outcomes == [True] * 120
+        with pytest.warns(RedefinedKeyWarning, match="'n3'"):
+            # The scheduler of now was told by the journal what the key stands for.
+            assert clients[1].submit(slow, 6, key="n3").result(timeout=LIMIT_S) == 5
+    except BaseException:
+        print(machine.logs())
+        raise
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])

@@ -213,3 +213,11 @@ def test_published_datasets_are_told_and_so_are_those_of_a_snapshot() -> None:
         (task,) = core.tasks.values()
         assert task.key == "x" and task.who_wants == [core.state.published["kept"].wants]
         assert not core.clients["the client"].wants_what
+
+
+def test_what_a_chosen_key_stands_for_is_told_and_so_is_that_of_a_snapshot() -> None:
+    register = encode([RegisterClient("the client", {})])
+    rows = SubmitTasks(1, [7 << 32 | 2, 7 << 32 | 3], ["x", "y"], [0, 0], [b"", b""], digests=[(1, b"what y is")])
+    told = replay([(encode_record(FrameRecord(7, 1.0)), [body]) for body in (register, encode([rows, Sent(1)]))])
+    for core in (told, replay(snapshot_of(told))):
+        assert {key: task.digest for key, task in core.tasks.items()} == {"x": b"", "y": b"what y is"}

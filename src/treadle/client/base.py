@@ -9,7 +9,9 @@ from typing import Any
 from treadle import config
 from treadle.client import current
 from treadle.client.futures import Future, error_of, watch
+from treadle.client.rows.digests import unknown_digest
 from treadle.client.rows.functions import Functions
+from treadle.client.rows.naming import is_generated
 from treadle.client.session.ledger import PENDING, KeyState
 from treadle.client.session.peers import PeerPool
 from treadle.client.session.stream import UNSENT_LIMIT_BYTES, Session
@@ -106,6 +108,8 @@ class ClientBase:
         with session.lock:
             states, new, ids = session.ledger.claim([key])
             if new:
+                if not is_generated(key):
+                    states[0].digest = unknown_digest(states[0].id)
                 session.outgoing.add(AttachKeys(list(ids), [key]))
         if new:
             session.wake_up()

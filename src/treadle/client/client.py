@@ -30,6 +30,7 @@ from treadle.client.session.peers import PeerPool
 from treadle.client.session.stream import Session
 from treadle.client.submitting.computing import CollectionMethods
 from treadle.client.submitting.executor import ClientExecutor
+from treadle.client.submitting.redefined import hear_redefined
 from treadle.client.waiting import futures_of
 from treadle.comm.addressing import normalize_address
 from treadle.comm.security import find_secret
@@ -187,7 +188,14 @@ class Client(CollectionMethods, ClusterMethods, DatasetMethods, IntrospectionMet
         if self._session is None:
             loop, id = self._runner.loop, secrets.token_bytes(16)
             grace_s = self._reconnect_grace_s
-            self._session = Session(loop, session=id, functions=self._functions, on_status=self._on_status, reconnect_grace_s=grace_s)
+            self._session = Session(
+                loop,
+                session=id,
+                functions=self._functions,
+                on_status=self._on_status,
+                on_redefined=hear_redefined,
+                reconnect_grace_s=grace_s,
+            )
             self._pool = PeerPool(loop, session=id, limit=self._connection_limit)
         return self._session
 

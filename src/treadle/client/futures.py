@@ -79,8 +79,14 @@ class Future(TaskRef):  # type: ignore[misc]
     def __eq__(self, other: object) -> bool:
         return self is other
 
-    def __dask_tokenize__(self) -> tuple[str, Key]:
-        return ("treadle.Future", self.key)
+    def __dask_tokenize__(self) -> tuple[Any, ...]:
+        digest = self.digest
+        return ("treadle.Future", self.key, digest) if digest else ("treadle.Future", self.key)
+
+    @property
+    def digest(self) -> bytes:
+        """Tells its task from others with the same key; empty where the key alone does, and for a future without a client."""
+        return b"" if self._state is None else self._state.digest
 
     def release(self) -> None:
         """Give its reference back: with the last one of a key the cluster may forget the key."""

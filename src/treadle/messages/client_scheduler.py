@@ -99,6 +99,11 @@ class SubmitTasks(Message, tag=4):
     parent: WireKey | None = None
     #: The client will want the values of the wanted rows here: small ones shall come with ``KeysInMemory``.
     eager: bool = False
+    #: (row, digest of its task) of rows whose keys do not say all of their tasks. Where such a key is known with another digest, the
+    #: first task stands: ``KeysRedefined``.
+    digests: list[tuple[int, bytes]] | None = None
+    #: Cancel such rows instead, and what depends on them.
+    strict: bool = False
 
 
 class AttachKeys(Message, tag=5):
@@ -295,7 +300,7 @@ class KeysPending(Message, tag=67):
 class KeysCancelled(Message, tag=68):
     """The scheduler does not know these any more; the ids are dead.
 
-    Reasons in use: the user's text, "already forgotten", "scheduler-restart", "lost dependencies", "unknown".
+    Reasons in use: the user's text, "already forgotten", "scheduler-restart", "lost dependencies", "key of another task", "unknown".
     """
 
     ids: list[Id]
@@ -314,6 +319,12 @@ class KeysAliased(Message, tag=70):
 
     ids: list[Id]
     canonical: list[Id]
+
+
+class KeysRedefined(Message, tag=78):
+    """These ids of yours were to be other tasks than those that their keys stand for already, which they are now."""
+
+    ids: list[int]
 
 
 class RanOn(Message, tag=71):
@@ -383,6 +394,7 @@ SchedulerToClient = (
     | KeysCancelled
     | KeysLost
     | KeysAliased
+    | KeysRedefined
     | RanOn
     | SchedulerClosing
     | ClientReply

@@ -170,6 +170,8 @@ class TasksRecord(Message, tag=35):
     row_options: list[tuple[int, TaskOptions]]
     #: (row, n): the next n buffers beside belong to that row.
     buffers: list[tuple[int, int]]
+    #: (row, digest); see ``SubmitTasks``.
+    digests: list[tuple[int, bytes]] = []
 
 
 class HeldRecord(Message, tag=37):

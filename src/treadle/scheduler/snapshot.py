@@ -110,6 +110,7 @@ def _tasks_record(tasks: list[TaskState]) -> tuple[TasksRecord, list[Any]]:
         [task.retries for task in tasks],
         options,
         counts,
+        [(row, task.digest) for row, task in enumerate(tasks) if task.digest],
     )
     return record, buffers
 

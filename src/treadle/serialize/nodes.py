@@ -203,6 +203,22 @@ def _slots(parts: Sequence[Any]) -> list[int]:
     return slots
 
 
+class Renamed:
+    """A graph node that knows some of what it depends on by other keys: called, as a node is, with values by key."""
+
+    __slots__ = ("_names", "_node")
+
+    def __init__(self, node: GraphNode, names: dict[Any, Any]) -> None:
+        self._node = node
+        self._names = names
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Renamed, (self._node, self._names)
+
+    def __call__(self, values: Mapping[Any, Any]) -> Any:
+        return self._node({self._names.get(key, key): value for key, value in values.items()})
+
+
 def alias(value: Any) -> Any:
     """The function of a task that is another name of its dependency."""
     return value

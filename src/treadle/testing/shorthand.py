@@ -18,6 +18,7 @@ from treadle.messages.client_scheduler import (
     KeysInMemory,
     KeysLost,
     KeysPending,
+    KeysRedefined,
 )
 from treadle.messages.worker_scheduler import (
     ComputeTasks,
@@ -92,6 +93,7 @@ _FORMS: dict[type, Callable[[Names, Any], list[str]]] = {
     KeysErred: lambda names, message: [f"erred {names.key(id)}: {message.error.exception_text}, by {message.blame}" for id in message.ids],
     KeysCancelled: lambda names, message: [f"cancelled {names.key(id)}: {message.reason}" for id in message.ids],
     KeysAliased: lambda names, message: [f"aliased {names.key(id)}" for id in message.ids],
+    KeysRedefined: _each("redefined"),
 }
 
 

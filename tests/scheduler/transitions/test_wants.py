@@ -286,3 +286,28 @@ def test_another_submission_does_not_use_up_what_a_stream_announced() -> None:
     assert scene.state("a") == "memory"
     scene.submit("a -> b", new_submission=False)
     assert scene.state("b") == "processing"
+
+
+def test_a_chosen_key_stands_for_its_first_task() -> None:
+    scene = scene_with("one", "other")
+    scene.submit("a b", client="one", digests=[(0, b"first"), (1, b"same")])
+    scene.submit("a b", client="other", digests=[(0, b"second"), (1, b"same")])
+    assert scene.sent("other") == ["aliased a", "aliased b", "redefined a"]
+    scene.finish("a", on="w1")
+    assert scene.sent("other")[-1] == "memory a@w1"
+    scene.finish("b", on="w1")
+    scene.release("a", "b", client="one")
+    scene.release("a", "b", client="other")
+    scene.submit("a", client="other", digests=[(0, b"second")], again=True)
+    assert "redefined a" not in scene.sent("other")
+
+
+def test_a_chosen_key_of_another_task_is_refused_to_who_says_so() -> None:
+    scene = scene_with("one", "other")
+    scene.submit("a", client="one", digests=[(0, b"first")])
+    scene.submit("a -> c; b", client="other", digests=[(0, b"second")], strict=True)
+    assert scene.sent("other") == ["cancelled c: lost dependencies", "cancelled a: key of another task"]
+    assert scene.state("a") == "processing" and scene.state("b") == "processing"
+    scene.release("b", client="other")
+    scene.release("a", client="one")
+    scene.nothing_left()

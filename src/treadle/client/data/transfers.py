@@ -19,6 +19,8 @@ from treadle.client.base import ClientBase, optional_seconds
 from treadle.client.data.fetch import Collected, collect, collect_small, unpack
 from treadle.client.futures import Future, error_of
 from treadle.client.options import worker_names
+from treadle.client.rows.digests import unknown_digest
+from treadle.client.rows.naming import is_generated
 from treadle.client.session.ledger import PENDING, KeyState, Waiter
 from treadle.context import current_task
 from treadle.exceptions import TimeoutError
@@ -191,6 +193,8 @@ class DataMethods(ClientBase):
                 state = session.ledger.states.get(key)
                 if state is None:
                     state = session.ledger.add(key, ids[position])
+                    if not is_generated(key):
+                        state.digest = unknown_digest(ids[position])
                     session.ledger.finish(state, takers[position][0], types[position], wake)
                 else:
                     # The scheduler answers for the new id that the key has another one; nobody refers to the new one.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from treadle import config
+from treadle.client.rows.digests import DIGEST_BYTES
 from treadle.messages.base import TaskOptions
 from treadle.messages.client_scheduler import SubmitTasks
 
@@ -12,7 +14,7 @@ from treadle.messages.client_scheduler import SubmitTasks
 class Columns:
     """Tasks, dependencies before dependents."""
 
-    __slots__ = ("beside", "buffers", "dependencies", "functions", "ids", "keys", "nbytes", "options", "payloads", "wanted")
+    __slots__ = ("beside", "buffers", "dependencies", "digests", "functions", "ids", "keys", "nbytes", "options", "payloads", "wanted")
 
     def __init__(self) -> None:
         self.ids: list[int] = []
@@ -26,6 +28,8 @@ class Columns:
         #: (row, how many buffers), and the buffers of all rows.
         self.buffers: list[tuple[int, int]] = []
         self.beside: list[Any] = []
+        #: (row, digest) of rows whose keys do not say all of their tasks.
+        self.digests: list[tuple[int, bytes]] = []
         self.nbytes = 0
 
     def __len__(self) -> int:
@@ -41,10 +45,13 @@ class Columns:
         dependencies: Sequence[int] = (),
         *,
         wanted: bool,
+        digest: bytes = b"",
     ) -> None:
         if buffers:
             self.buffers.append((len(self.ids), len(buffers)))
             self.beside.extend(buffers)
+        if len(digest) == DIGEST_BYTES:
+            self.digests.append((len(self.ids), digest))
         self.ids.append(id)
         self.keys.append(key)
         self.functions.append(function)
@@ -66,4 +73,6 @@ class Columns:
             wanted=None if len(self.wanted) == len(self.ids) else self.wanted,
             row_options=self.options or None,
             buffers=self.buffers or None,
+            digests=self.digests or None,
+            strict=bool(self.digests) and config.redefined_keys_are_errors(),
         )

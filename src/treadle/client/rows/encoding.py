@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Final, NamedTuple
 
@@ -10,7 +10,7 @@ from dask._task_spec import Alias, DataNode, Task
 
 from treadle.client.rows.functions import Functions, KnownFunction, is_importable
 from treadle.serialize import nodes
-from treadle.serialize.nodes import Subgraph, Unusual, is_fused, part_of, parts_of
+from treadle.serialize.nodes import Renamed, Subgraph, Unusual, is_fused, part_of, parts_of
 from treadle.serialize.spec import dumps_call, dumps_node, dumps_parts
 from treadle.utils.keys import Key
 
@@ -33,8 +33,12 @@ class Encoding:
     ``functions.forget_own(encoding.own)`` when no more rows come.
     """
 
-    def __init__(self, functions: Functions, lock: AbstractContextManager[Any], graph: Iterable[Any]) -> None:
+    def __init__(
+        self, functions: Functions, lock: AbstractContextManager[Any], graph: Iterable[Any], names: Mapping[Key, Key] | None = None
+    ) -> None:
         self._functions = functions
+        #: What nodes are called outside of the graph, where that is something else.
+        self._names: Mapping[Key, Key] = names or {}
         self._lock = lock
         #: What was made for this graph alone.
         self.own: list[KnownFunction] = []
@@ -59,7 +63,9 @@ class Encoding:
                 return self._task(node)
             except Unusual:
                 pass
-        return Row(None, *dumps_node(node), node.dependencies)
+        # Only here does the payload name what it depends on.
+        renamed = {self._names[key]: key for key in node.dependencies if key in self._names}
+        return Row(None, *dumps_node(Renamed(node, renamed) if renamed else node), node.dependencies)
 
     def _task(self, node: Task) -> Row:
         identity = _identity(node)

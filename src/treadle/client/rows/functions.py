@@ -31,7 +31,7 @@ def _normalize_cached(function: Any) -> Any:
 class KnownFunction:
     """A function as this client sends it. ``id`` is 0 until it is defined, and after it was forgotten."""
 
-    __slots__ = ("__weakref__", "body", "content", "id", "is_subgraph", "name", "token")
+    __slots__ = ("__weakref__", "body", "content", "digest", "id", "is_subgraph", "name", "token")
 
     def __init__(self, name: str, token: str, body: bytes, content: bytes = b"") -> None:
         self.name = name
@@ -41,6 +41,8 @@ class KnownFunction:
         self.body = body
         #: Hash of its pickle; of those of one graph nothing.
         self.content = content
+        #: See ``treadle.client.rows.digests``; made when it is asked for first.
+        self.digest = b""
         self.id = 0
         #: It stands for fused tasks (``treadle.serialize.nodes.Subgraph``).
         self.is_subgraph = False

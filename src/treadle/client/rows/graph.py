@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from graphlib import CycleError
 from typing import Any
 
 import dask
 from dask._expr import Expr, HLGExpr, _HLGExprSequence
-from dask._task_spec import GraphNode, convert_legacy_graph
+from dask._task_spec import Alias, GraphNode, convert_legacy_graph
 from dask.base import get_annotations
 from dask.core import flatten
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from dask.typing import no_default
 
 from treadle.client.futures import Future
+from treadle.client.rows.digests import node_digest
 from treadle.client.rows.keys import check_key
+from treadle.client.rows.naming import chosen_among, doubtful_among, is_generated, private_key
 from treadle.client.rows.order import order
 from treadle.utils.keys import Key
 
@@ -35,6 +38,14 @@ class Table:
         self.annotations = annotations
         #: Keys that nodes depend on and that are no nodes of it: tasks that the client knows already.
         self.external = external
+        #: What nodes are called outside of this graph, where that is something else.
+        self.names: dict[Key, Key] = {}
+        #: Nodes that stand for wanted keys, where these are others.
+        self.stands_for: dict[Key, Key] = {}
+        #: Digests of nodes that others may see under keys that do not say all of a task.
+        self.digests: dict[Key, bytes] = {}
+        #: Digests of wanted keys in ``external`` for which the graph has tasks of its own.
+        self.redefined: dict[Key, bytes] = {}
 
     def __len__(self) -> int:
         return len(self.nodes)
@@ -81,29 +92,126 @@ def _of_delayed(expr: Expr) -> HighLevelGraph | None:
     return HighLevelGraph.merge(*[operand.hlg for operand in operands])
 
 
-def build_table(dsk: Any, keys: Sequence[Key], known: Callable[[Key], bool], futures: dict[Key, Future]) -> Table:
+class Outside:
+    """What a graph may refer to beside its own tasks."""
+
+    def __init__(self, known: Callable[[Key], bool], futures: dict[Key, Future], digest: Callable[[Key], bytes] = lambda key: b"") -> None:
+        #: Whether the client has the key already.
+        self.known = known
+        #: By key; those that are found in the graph are added.
+        self.futures = futures
+        #: What stands for the task of a key that the client has, if the key does not say all of it; else nothing.
+        self.digest = digest
+
+    def is_doubtful(self, key: Key) -> bool:
+        return not is_generated(key) or self.digest(key) != b""
+
+    def has(self, key: Key, node: Any) -> bool:
+        """Whether ``node`` may refer to the key."""
+        return self.known(key) or key in self.futures or _find_future(key, node, self.futures)
+
+
+def build_table(dsk: Any, keys: Sequence[Key], outside: Outside, *, named: bool = True) -> Table:
     """What has to be computed for ``keys``, ordered.
 
-    ``known(key)`` says whether the client has the key already: it is not computed again. The futures found in the graph are
-    added to ``futures`` by key. Raises ValueError for a dependency that is nowhere or for a cycle, naming the task;
-    TypeError or ValueError for a key that can be none.
+    A key that the client has already is not computed again, if it says all of its task. Tasks whose keys do not are called
+    otherwise (``Table.names``), but for those of ``keys`` if ``named``: who holds these sees them under the graph's keys. Raises
+    ValueError for a dependency that is nowhere or for a cycle, naming the task; TypeError or ValueError for a key that can be none.
     """
     raw, by_name = materialize(dsk)
     for key, value in raw.items():
         if type(key) is not str or not key.isascii():
             check_key(key)
         if isinstance(value, Future):
-            futures[value.key] = value
+            outside.futures[value.key] = value
     nodes = convert_legacy_graph(raw)
-    needed, external = _cull(nodes, keys, known, futures)
-    ordered = _ordered(needed, keys)
-    return Table(ordered, _annotations_by_key(by_name, ordered), external)
+    needed, external = _cull(nodes, keys, outside, set())
+    doubtful: set[Key] = set()
+    if chosen_among(nodes) or any([outside.is_doubtful(key) for key in external]):
+        everything = _ordered(_cull(nodes, keys, outside, set(nodes))[0], keys)
+        doubtful = doubtful_among(everything, outside.is_doubtful)
+    if not doubtful:
+        ordered = _ordered(needed, keys)
+        return Table(ordered, _annotations_by_key(by_name, ordered), external)
+    present = dict.fromkeys([key for key in keys if named and key in doubtful and outside.known(key)])
+    wanted = [key for key in dict.fromkeys(keys) if key not in present]
+    culled, external = _cull(nodes, wanted, outside, doubtful)
+    needed = {key: node for key, node in everything.items() if key in culled}
+    table = Table(needed, _annotations_by_key(by_name, needed), {**external, **present})
+    digest = _Digests(everything, doubtful, outside)
+    table.redefined = {key: digest(key) for key in present}
+    _name(table, doubtful, [key for key in wanted if named], digest)
+    return table
+
+
+class _Kept:
+    """In the place of a wanted key: another name for the result of its task."""
+
+    def __init__(self, key: Key) -> None:
+        self.key = key
+
+    def __repr__(self) -> str:
+        return repr(self.key)
+
+
+def _name(table: Table, doubtful: set[Key], named: Sequence[Key], digest: Callable[[Key], bytes]) -> None:
+    """Call the doubtful ones otherwise, but for ``named``."""
+    nodes = table.nodes
+    token = uuid.uuid4().hex[:31]
+    table.names = {key: private_key(key, token) for key in nodes if key in doubtful}
+    dependencies = {dependency for node in nodes.values() for dependency in node.dependencies}
+    for key in named:
+        if key not in table.names:
+            continue
+        if key not in dependencies:
+            del table.names[key]
+            table.digests[key] = digest(key)
+            continue
+        # Somebody else's task may have that key. What depends on it here must not get that one's result.
+        kept = _Kept(key)
+        nodes[kept] = Alias(kept, key)
+        table.names[kept] = key
+        table.stands_for[key] = kept
+        table.digests[kept] = digest(key)
+        if key in table.annotations:
+            annotations = dict(table.annotations)
+            annotations[kept] = annotations[key]
+            table.annotations = annotations
+
+
+class _Digests:
+    """Of the doubtful tasks of a graph, each with what it depends on."""
+
+    def __init__(self, nodes: Mapping[Key, Any], doubtful: set[Key], outside: Outside) -> None:
+        self._nodes = nodes
+        self._doubtful = doubtful
+        self._outside = outside
+        self._found: dict[Key, bytes] = {}
+
+    def __call__(self, key: Key) -> bytes:
+        stack = [key]
+        while stack:
+            key = stack[-1]
+            missing = [need for need in self._nodes[key].dependencies if need in self._doubtful and need not in self._found]
+            if missing:
+                stack += missing
+                continue
+            self._found[key] = node_digest(self._nodes[key], self._reference)
+            stack.pop()
+        return self._found[key]
+
+    def _reference(self, key: Key) -> bytes:
+        found = self._found.get(key) or (b"" if key in self._nodes else self._outside.digest(key))
+        return found or repr(key).encode("utf-8", "surrogatepass")
 
 
 def _cull(
-    nodes: Mapping[Key, Any], keys: Sequence[Key], known: Callable[[Key], bool], futures: dict[Key, Future]
+    nodes: Mapping[Key, Any], keys: Sequence[Key], outside: Outside, own: set[Key]
 ) -> tuple[dict[Key, Any], dict[Key, None]]:
-    """The nodes that ``keys`` need, and what they need of what is known already."""
+    """The nodes that ``keys`` need, and what they need of what is known already.
+
+    ``own``: nodes that are needed even though their keys are known.
+    """
     needed: dict[Key, Any] = {}
     external: dict[Key, None] = {}
     # A stack: without dependencies the order stays that of ``keys``.
@@ -113,8 +221,8 @@ def _cull(
         if key in needed or key in external:
             continue
         node = nodes.get(key)
-        if node is None or known(key):
-            if node is None and not known(key) and key not in futures and not _find_future(key, nodes.get(dependent), futures):
+        if node is None or (key not in own and outside.known(key)):
+            if node is None and not outside.has(key, nodes.get(dependent)):
                 if dependent is None:
                     raise ValueError(f"the key {key!r} is wanted, but it is neither in the graph nor known to this client")
                 raise ValueError(

@@ -48,7 +48,8 @@ def signature_of(value: Any) -> Any:
         return value
     if isinstance(value, Future):
         # No plain value holds an Ellipsis, so no plain value is mistaken for it.
-        return (..., value.key)
+        digest = value.digest
+        return (..., value.key, digest) if digest else (..., value.key)
     if kind is tuple:
         return tuple([signature_of(element) for element in value])
     if kind is list:

@@ -75,13 +75,15 @@ class Waiter:
 class KeyState:
     """A key of this client. Read by any thread, changed under the session's lock only."""
 
-    __slots__ = ("detail", "id", "key", "refcount", "status", "type", "value", "waiter", "worker")
+    __slots__ = ("detail", "digest", "id", "key", "refcount", "status", "type", "value", "waiter", "worker")
 
     def __init__(self, key: Key, id: int) -> None:
         self.key = key
         #: The id that the scheduler and the workers use for it; 0 once it is dead.
         self.id = id
         self.status = PENDING
+        #: Of the task, where the key does not say all of it; see ``treadle.client.rows.digests``.
+        self.digest = b""
         #: Futures of this process that refer to it.
         self.refcount = 1
         #: Number of a worker that has the value; 0 when not known.
@@ -300,6 +302,14 @@ class Ledger:
             state.id = canonical
             self.by_id[canonical] = state
             self.own_ids[canonical] = self.own_ids.pop(id, id)
+
+    def redefined(self, ids: list[int]) -> list[Key]:
+        """These stand for other tasks than this client has submitted, of which nothing is known here. The keys of those that are alive."""
+        keys: list[Key] = []
+        for state in self._called(ids):
+            state.digest = b"?%020d" % state.id
+            keys.append(state.key)
+        return keys
 
     def _called(self, ids: list[int]) -> list[KeyState]:
         """Those that are alive; by this client's own ids, too: the scheduler may have forgotten that it has given others."""

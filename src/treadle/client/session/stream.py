@@ -31,6 +31,7 @@ from treadle.messages.client_scheduler import (
     ClientReply,
     ClientWelcome,
     ForgetFunctions,
+    KeysRedefined,
     LeaveClient,
     RanOn,
     Received,
@@ -41,6 +42,7 @@ from treadle.messages.client_scheduler import (
 )
 from treadle.messages.codec import decode_scheduler_to_client, encode
 from treadle.utils.buffers import Buffers
+from treadle.utils.keys import Key
 
 logger = logging.getLogger("treadle.client")
 
@@ -67,12 +69,15 @@ class Session:
         session: bytes,
         functions: FunctionCache,
         on_status: Callable[[str], None],
+        on_redefined: Callable[[list[Key]], None] = lambda keys: None,
         reconnect_grace_s: float = 0.0,
     ) -> None:
         self.loop = loop
         self.session = session
         #: Told "closed", "connecting" and "running" whenever the connection has come to that.
         self._tell_status = on_status
+        #: Told keys of this client that stand for tasks of others.
+        self._on_redefined = on_redefined
         self._grace_s = reconnect_grace_s
         #: Guarded by the lock.
         self._functions = functions
@@ -416,6 +421,14 @@ class Session:
         if not self._turn_due:
             self.wake_up()
 
+    def settle_releases(self) -> None:
+        """Let go of what nobody refers to any more: keys that are claimed from here on are new. Under the lock."""
+        if self._released:
+            count = len(self._released)
+            gone = self.ledger.release([self._released.popleft() for _ in range(count)])
+            if gone:
+                self.outgoing.release(gone)
+
     @property
     def unsent_bytes(self) -> int:
         """About how much waits to be sent, or to be acknowledged. From any thread."""
@@ -486,11 +499,7 @@ class Session:
             for message in messages:
                 if not self._handle(message):
                     self.ledger.handle(message, wake)
-            if self._released:
-                count = len(self._released)
-                gone = self.ledger.release([self._released.popleft() for _ in range(count)])
-                if gone:
-                    self.outgoing.release(gone)
+            self.settle_releases()
             if self._returned is not None and not self._composing:
                 self._settle_return(self._returned, wake)
             again = list(self.sent) if self._resend_due else []
@@ -548,6 +557,8 @@ class Session:
         elif isinstance(message, ClientPeersGone):
             for number in message.numbers:
                 self.peers.pop(number, None)
+        elif isinstance(message, KeysRedefined):
+            self._on_redefined(self.ledger.redefined(message.ids))
         elif isinstance(message, ClientRefused):
             self._refused(message)
         elif isinstance(message, ClientWelcome):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 import dask
@@ -12,10 +13,12 @@ from treadle.client.data.transfers import DataMethods
 from treadle.client.futures import Future
 from treadle.client.options import make_options, number, row_options, seconds
 from treadle.client.rows.columns import Columns
+from treadle.client.rows.digests import differ
 from treadle.client.rows.encoding import Encoding, Row
-from treadle.client.rows.graph import Table, build_table, dependents_later, flat_keys, replace_keys
+from treadle.client.rows.graph import Outside, Table, build_table, dependents_later, flat_keys, replace_keys
 from treadle.client.session.ledger import CANCELLED, LOST, KeyState, dead_state
 from treadle.client.session.stream import LOST_IN_RESTART
+from treadle.client.submitting.redefined import tell_redefined
 from treadle.client.submitting.submit import CHUNK_ROWS, SubmitMethods, Terms, warn_if_large
 from treadle.messages.client_scheduler import ForgetFunctions
 from treadle.utils import garbage
@@ -51,7 +54,7 @@ class CollectionMethods(DataMethods, SubmitMethods):
         Raises what a task raised, TypeError and ValueError for graphs that make no sense.
         """
         terms = self._graph_terms(workers, allow_other_workers, resources, retries, priority, fifo_timeout, actors)
-        futures = self._submit_graph(dsk, flat_keys(keys), terms, eager=sync)
+        futures = self._submit_graph(dsk, flat_keys(keys), terms, eager=sync, named=not sync)
         packed = replace_keys(keys, futures)
         if not sync:
             return packed
@@ -89,7 +92,7 @@ class CollectionMethods(DataMethods, SubmitMethods):
 
         def schedule(expr: Any, keys: Any, **_: Any) -> list[Future]:
             names = flat_keys(keys)
-            futures = self._submit_graph(expr, names, terms)
+            futures = self._submit_graph(expr, names, terms, named=not sync)
             return [futures[name] for name in names]
 
         found = [item for item in items if is_dask_collection(item)]
@@ -157,18 +160,35 @@ class CollectionMethods(DataMethods, SubmitMethods):
             future = Future(key, self, self._own_state_kept(found[key]))
         return future
 
-    def _submit_graph(self, dsk: Any, keys: Sequence[Key], terms: Terms, *, eager: bool = False) -> dict[Key, Future]:
-        """Send what ``keys`` need; a future of each. Nothing is sent when the graph makes no sense. ``eager``: see ``SubmitTasks``."""
+    def _digest_of(self, key: Key, found: Mapping[Key, Future]) -> bytes:
+        state = self.session.ledger.states.get(key)
+        if state is None:
+            return found[key].digest if key in found else b""
+        return state.digest
+
+    def _submit_graph(
+        self, dsk: Any, keys: Sequence[Key], terms: Terms, *, eager: bool = False, named: bool = True
+    ) -> dict[Key, Future]:
+        """Send what ``keys`` need; a future of each. Nothing is sent when the graph makes no sense.
+
+        ``eager``: see ``SubmitTasks``. ``named``: see ``build_table``. Warns, or raises RedefinedKeyError, for a key that stands for
+        another task.
+        """
         wanted = dict.fromkeys(keys)
+        with self.session.lock:
+            self.session.settle_releases()
         while True:
             found: dict[Key, Future] = {}
             with garbage.paused():
-                table = build_table(dsk, keys, self._is_known, found)
+                table = build_table(dsk, keys, Outside(self._is_known, found, partial(self._digest_of, found=found)), named=named)
             # Holds what the graph depends on until all of it is sent.
             external = {key: future for key in table.external if (future := self._future_for(key, found)) is not None}
             if len(external) == len(table.external):
                 break
             # A key that was known lost its last future meanwhile, in another thread or by garbage collection: look again.
+        redefined = [key for key, digest in table.redefined.items() if differ(external[key].digest, digest)]
+        if redefined:
+            tell_redefined(redefined)
         sending = _Sending(self, table, terms, wanted, eager)
         cancelled = [key for key, future in external.items() if not future.state.id]
         if cancelled:
@@ -186,12 +206,14 @@ class _Sending:
         self.terms = terms
         self.wanted = wanted
         self.eager = eager
+        #: Nodes whose results are to be kept.
+        self.kept = {table.stands_for.get(key, key) for key in wanted}
         self.submission = client._next_submission()
         self.external: dict[Key, KeyState] = {}
         self.ids: dict[Key, int] = {}
         self.payload_bytes = 0
         self.asked = _asked(terms)
-        self.encoding = Encoding(client._functions, client.session.lock, table.nodes.values())
+        self.encoding = Encoding(client._functions, client.session.lock, table.nodes.values(), table.names)
         #: Ids of functions that had to make room; rows before the end may name them.
         self.forgotten: list[int] = []
 
@@ -230,7 +252,8 @@ class _Sending:
             finally:
                 del failure
         warn_if_large(self.payload_bytes, "graph")
-        return {key: external[key] if key in external else futures[key] for key in self.wanted}
+        stands_for = self.table.stands_for
+        return {key: external[key] if key in external else futures[stands_for.get(key, key)] for key in self.wanted}
 
     def columns(self, chunk: Sequence[Key], failure: TypeError | None) -> tuple[Columns, TypeError | None]:
         """The rows of a chunk. After a failure rows without payloads, which nobody wants: their only purpose is
@@ -238,6 +261,7 @@ class _Sending:
         columns = Columns()
         nodes = self.table.nodes
         annotations = self.table.annotations
+        names, digests = self.table.names, self.table.digests
         for key in chunk:
             node = nodes[key]
             row = Row(None, b"", [], node.dependencies)
@@ -256,7 +280,9 @@ class _Sending:
             function, payload, buffers, needed = row
             dependencies = [self.id_of(dependency) for dependency in needed]
             number = 0 if function is None else function.id
-            columns.add(self.ids[key], key, number, payload, buffers, dependencies, wanted=failure is None and key in self.wanted)
+            wanted = failure is None and key in self.kept
+            name, digest = (names.get(key, key), digests.get(key, b"")) if names or digests else (key, b"")
+            columns.add(self.ids[key], name, number, payload, buffers, dependencies, wanted=wanted, digest=digest)
         return columns, failure
 
     def row(self, node: Any) -> Row:
@@ -282,20 +308,23 @@ class _Sending:
         if later and any([key in later for key in chunk]):
             message.later_dependents = [later.get(key, 0) for key in chunk]
         futures: dict[Key, Future] = {}
-        keys = [columns.keys[id - columns.ids[0]] for id in columns.wanted]
+        names, digests = self.table.names, self.table.digests
+        keys = [chunk[id - columns.ids[0]] for id in columns.wanted]
         with session.lock:
             if not session.renew_ids(message):
-                return {key: Future(key, client, dead_state(key, LOST_IN_RESTART)) for key in keys}
+                return {key: Future(names.get(key, key), client, dead_state(names.get(key, key), LOST_IN_RESTART)) for key in keys}
             wanted: list[int] = []
             for key, id in zip(keys, message.ids if message.wanted is None else message.wanted, strict=True):
-                state = session.ledger.states.get(key)
+                name = names.get(key, key)
+                state = session.ledger.states.get(name)
                 if state is None:
-                    state = session.ledger.add(key, id)
+                    state = session.ledger.add(name, id)
+                    state.digest = digests.get(key, b"")
                     wanted.append(id)
                 else:
                     # Another thread was faster, and wants it under its own id. Nobody would ever release this one.
                     state.refcount += 1
-                futures[key] = Future(key, client, state)
+                futures[key] = Future(name, client, state)
             if len(wanted) < len(keys):
                 message.wanted = wanted
             session.outgoing.add(message, columns.beside, columns.nbytes + 64 * len(columns))

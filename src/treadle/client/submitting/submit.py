@@ -21,10 +21,13 @@ from treadle.client.futures import Future
 from treadle.client.options import make_options, number, seconds
 from treadle.client.rows.calls import Call, Constants, check_callable, prepare
 from treadle.client.rows.columns import Columns
+from treadle.client.rows.digests import DIGEST_BYTES, call_digest, differ, function_digest
 from treadle.client.rows.functions import KnownFunction, is_importable
 from treadle.client.rows.keys import bound_token, call_key, check_key, is_plain, unique_key
+from treadle.client.rows.naming import chosen_among, is_generated
 from treadle.client.session.ledger import KeyState, dead_state
 from treadle.client.session.stream import UNSENT_LIMIT_BYTES, Session
+from treadle.client.submitting.redefined import tell_redefined
 from treadle.context import current_task
 from treadle.messages.base import TaskOptions
 from treadle.messages.client_scheduler import DefineFunctions, ForgetFunctions, SubmitTasks
@@ -116,10 +119,14 @@ class SubmitMethods(ClientBase):
         asked = (workers, resources, retries, priority, allow_other_workers, actor or actors)
         terms = self._terms(asked, fifo_timeout, key)
         known = self._last_function[1] if func is self._last_function[0] else self._find_function(func)
+        digest = b""
         if key is None:
             key = call_key(known.name, bound_token(known.token, kwargs), args) if pure else unique_key(known.name)
         else:
             check_key(key)
+            if not is_generated(key):
+                digest = call_digest(self._function_digest(known, func), args, kwargs)
+                self._settle_chosen([key], [digest])
         if key in session.ledger.states:
             future = self._future_of_known(key)
             if future is not None:
@@ -128,7 +135,7 @@ class SubmitMethods(ClientBase):
         call = prepare(key, args, kwargs, constants)
         if len(call.payload) > _SMALL_BYTES:
             warn_if_large(len(call.payload), "task")
-        future = self._send_call(session, key, known, call, terms, constants)
+        future = self._send_call(session, key, known, call, terms, constants, digest)
         session.submitted()
         if session.unsent_bytes > UNSENT_LIMIT_BYTES:
             self._throttle()
@@ -157,6 +164,30 @@ class SubmitMethods(ClientBase):
             self._last_function = (func, known)
         return known
 
+    def _function_digest(self, known: KnownFunction, func: Callable[..., Any]) -> bytes:
+        if not known.digest:
+            known.digest = function_digest(func)
+        return known.digest
+
+    def _settle_chosen(self, keys: Sequence[Key], digests: Sequence[bytes]) -> None:
+        """These keys were chosen for tasks with these digests (an empty one: the key is none of these).
+
+        Warns, or raises RedefinedKeyError, when one stands for another task already, here or among these.
+        """
+        session = self.session
+        first: dict[Key, bytes] = {}
+        redefined: dict[Key, None] = {}
+        with session.lock:
+            # A key whose last future is gone is free.
+            session.settle_releases()
+            for key, digest in zip(keys, digests, strict=True):
+                state = session.ledger.states.get(key)
+                present = first.setdefault(key, digest) if state is None else state.digest
+                if digest and differ(present, digest):
+                    redefined[key] = None
+        if redefined:
+            tell_redefined(list(redefined))
+
     def _future_of_known(self, key: Key) -> Future | None:
         """Another future of a key that this client has already."""
         session = self.session
@@ -184,7 +215,9 @@ class SubmitMethods(ClientBase):
         session.outgoing.define(DefineFunctions([known.id], [known.name], [known.body]))
         return self._functions.used(known)
 
-    def _send_call(self, session: Session, key: Key, known: KnownFunction, call: Call, terms: Terms, constants: Constants) -> Future:
+    def _send_call(
+        self, session: Session, key: Key, known: KnownFunction, call: Call, terms: Terms, constants: Constants, digest: bytes = b""
+    ) -> Future:
         """Append one row to what is to be sent."""
         # Held until the row that needs them is on its way.
         needs = [self._own_future(need) if isinstance(need, Future) else need for need in call.needs] if call.needs else ()
@@ -193,7 +226,7 @@ class SubmitMethods(ClientBase):
         if call.buffers or call.constants:
             columns = Columns()
             with session.composing():
-                state = self._add_row(columns, key, known, call, needs, constants)
+                state = self._add_row(columns, key, known, call, needs, constants, digest)
                 self._send_columns(columns, terms)
             return Future(key, self, state)
         with session.lock:
@@ -208,6 +241,11 @@ class SubmitMethods(ClientBase):
                 message.keys.append(key)
                 message.functions.append(function)
                 message.payloads.append(call.payload)
+                if digest:
+                    state.digest = digest
+                    message.strict = message.strict or config.redefined_keys_are_errors()
+                    rows = message.digests or []
+                    message.digests = [*rows, (len(message.ids) - 1, digest)] if len(digest) == DIGEST_BYTES else message.digests
                 if needs or message.dependencies is not None:
                     if message.dependencies is None:
                         message.dependencies = [[] for _ in range(len(message.ids) - 1)]
@@ -223,6 +261,7 @@ class SubmitMethods(ClientBase):
         call: Call,
         needs: Sequence[Any],
         constants: Constants,
+        digest: bytes = b"",
     ) -> KeyState:
         """A call and its large arguments. A key that is known already gets another reference and no row.
 
@@ -233,6 +272,7 @@ class SubmitMethods(ClientBase):
             (state,), new, ids = session.ledger.claim([key])
             if not new:
                 return state
+            state.digest = digest
             for constant in call.constants:
                 held = constants.held.get(constant.key)
                 if held is None:
@@ -242,7 +282,7 @@ class SubmitMethods(ClientBase):
                         columns.add(constant_ids.start, constant.key, 0, constant.payload, constant.buffers, wanted=True)
             futures = [need if isinstance(need, Future) else constants.held[need] for need in needs]
             dependencies = [session.ledger.own_id(future.state) for future in futures]
-            columns.add(ids.start, key, self._define(known), call.payload, call.buffers, dependencies, wanted=True)
+            columns.add(ids.start, key, self._define(known), call.payload, call.buffers, dependencies, wanted=True, digest=digest)
         return state
 
     def _send_columns(self, columns: Columns, terms: Terms, group: str | None = None, submission: int = 0, first_rank: int = 0) -> None:
@@ -302,14 +342,24 @@ class SubmitMethods(ClientBase):
         asked = (workers, resources, retries, priority, allow_other_workers, actor or actors)
         terms = self._terms(asked, fifo_timeout, key)
         known = self._find_function(func)
-        return _Mapping(self, known, terms, kwargs, key, pure).send(rows, batch_size or CHUNK_ROWS)
+        return _Mapping(self, func, known, terms, kwargs, key, pure).send(rows, batch_size or CHUNK_ROWS)
 
 
 class _Mapping:
     """One ``map`` under way."""
 
-    def __init__(self, client: SubmitMethods, known: KnownFunction, terms: Terms, kwargs: Mapping[str, Any], key: Any, pure: bool) -> None:
+    def __init__(
+        self,
+        client: SubmitMethods,
+        func: Callable[..., Any],
+        known: KnownFunction,
+        terms: Terms,
+        kwargs: Mapping[str, Any],
+        key: Any,
+        pure: bool,
+    ) -> None:
         self.client = client
+        self.func = func
         self.known = known
         self.terms = terms
         self.kwargs = kwargs
@@ -328,8 +378,9 @@ class _Mapping:
             chunk = rows[start : start + chunk_rows]
             plain = all(map(is_plain, chunk))
             keys = self.keys(chunk, start, plain)
-            quick = plain and not self.kwargs
-            futures += self.send_quick(chunk, keys, start) if quick else self.send_slow(chunk, keys, start)
+            digests = self.digests(chunk, keys)
+            quick = plain and not self.kwargs and not digests
+            futures += self.send_quick(chunk, keys, start) if quick else self.send_slow(chunk, keys, start, digests)
             client.session.wake_up()
             client._throttle()
         warn_if_large(self.payload_bytes, "graph")
@@ -347,6 +398,17 @@ class _Mapping:
         # As in ``call_key``, and spelled out: this is the hot path.
         token = self.token.encode()
         return [f"{prefix}-{blake2b(token + marshal_dumps(args, 2), digest_size=16).hexdigest()}" for args in chunk]
+
+    def digests(self, chunk: Sequence[tuple[Any, ...]], keys: Sequence[Any]) -> list[bytes]:
+        """Of calls whose keys the user chose; empty ones for other keys, none at all where no key was chosen."""
+        if not isinstance(self.key, list) or not chosen_among(keys):
+            return []
+        function = self.client._function_digest(self.known, self.func)
+        digests = [
+            b"" if is_generated(key) else call_digest(function, args, self.kwargs) for key, args in zip(keys, chunk, strict=True)
+        ]
+        self.client._settle_chosen(keys, digests)
+        return digests
 
     def group(self, keys: Sequence[Any]) -> str | None:
         return None if isinstance(self.key, list) else group_of(keys[0])
@@ -370,15 +432,15 @@ class _Mapping:
                 session.outgoing.add(message, (), nbytes + 64 * len(keys))
         return [Future(state.key, client, state) for state in states]
 
-    def send_slow(self, chunk: Sequence[tuple[Any, ...]], keys: list[Any], start: int) -> list[Future]:
-        """Any arguments, keyword arguments, futures."""
+    def send_slow(self, chunk: Sequence[tuple[Any, ...]], keys: list[Any], start: int, digests: Sequence[bytes]) -> list[Future]:
+        """Any arguments, keyword arguments, futures, keys that were chosen."""
         futures: list[Future] = []
         while len(futures) < len(keys):
             done = len(futures)
             # Users' values are pickled before anything is claimed: a client that comes back meanwhile is not kept waiting by that.
             calls = self.prepared(chunk[done:], keys[done:])
             with self.client.session.composing():
-                futures += self.send_prepared(calls, start)
+                futures += self.send_prepared(calls, start, digests[done:])
         return futures
 
     def prepared(self, chunk: Sequence[tuple[Any, ...]], keys: Sequence[Any]) -> list[tuple[Any, Call | None, list[Any]]]:
@@ -406,16 +468,18 @@ class _Mapping:
         self.payload_bytes += nbytes
         return calls
 
-    def send_prepared(self, calls: Sequence[tuple[Any, Call | None, list[Any]]], start: int) -> list[Future]:
+    def send_prepared(self, calls: Sequence[tuple[Any, Call | None, list[Any]]], start: int, digests: Sequence[bytes]) -> list[Future]:
         client = self.client
         futures: list[Future] = []
         columns = Columns()
         try:
-            for key, call, needs in calls:
+            for row, (key, call, needs) in enumerate(calls):
                 if call is None:
                     futures += needs
                 else:
-                    futures.append(Future(key, client, client._add_row(columns, key, self.known, call, needs, self.constants)))
+                    digest = digests[row] if digests else b""
+                    state = client._add_row(columns, key, self.known, call, needs, self.constants, digest)
+                    futures.append(Future(key, client, state))
         finally:
             # Also after an error: what has an id must be known to the scheduler when it is released.
             client._send_columns(columns, self.terms, None, self.submission, start)

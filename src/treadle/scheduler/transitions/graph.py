@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from treadle.exceptions import PeerProtocolError
 from treadle.messages.base import TaskOptions
-from treadle.messages.client_scheduler import DefineFunctions, SubmitTasks
+from treadle.messages.client_scheduler import DefineFunctions, KeysRedefined, SubmitTasks
 from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.records import (
     FORGOTTEN,
@@ -25,6 +25,13 @@ from treadle.scheduler.transitions.state import ClusterState
 from treadle.scheduler.transitions.wants import alias, check_keys, find_task, forget_aliases, is_of_before, want
 from treadle.utils.buffers import buffers_by_row
 from treadle.utils.keys import group_of, is_key, key_from_wire, prefix_of
+
+#: What clients are told of rows that were refused because their keys stand for other tasks.
+REDEFINED: Final = "key of another task"
+REDEFINED_TEXT: Final = (
+    "The key stands for another task already. Choose another key, or release what holds that one first: futures of any client, "
+    "published datasets, and tasks that need it."
+)
 
 
 def define_functions(state: ClusterState, client: ClientState, message: DefineFunctions) -> None:
@@ -75,6 +82,7 @@ def submit_tasks(state: ClusterState, client: ClientState, message: SubmitTasks,
     options: TaskOptions | None = message.options
     special: dict[int, TaskOptions] = dict(message.row_options) if message.row_options else {}
     buffers = buffers_by_row(message.buffers, frames)
+    digests: dict[int, bytes] = dict(message.digests) if message.digests else {}
     keys: list[Any] = message.keys
     functions: list[int] = message.functions
     payloads: list[bytes] = message.payloads
@@ -88,6 +96,7 @@ def submit_tasks(state: ClusterState, client: ClientState, message: SubmitTasks,
     fresh: list[TaskState] = []
     broken: dict[int, None] = {}
     aliased: list[TaskState] = []
+    redefined: list[int] = []
     for row in range(len(ids)):
         key = keys[row]
         if type(key) is list:
@@ -96,6 +105,11 @@ def submit_tasks(state: ClusterState, client: ClientState, message: SubmitTasks,
         task = state.tasks.get(key)
         if task is not None and (task.has_recipe or (task.state != RELEASED and task not in state.awaited)):
             # Another submission came first with this key: its definition stands.
+            if digests and row in digests and task.digest and digests[row] != task.digest:
+                redefined.append(id)
+                if message.strict:
+                    rows.append(None)
+                    continue
             if id != task.id:
                 alias(client, id, task, out)
                 aliased.append(task)
@@ -145,6 +159,8 @@ def submit_tasks(state: ClusterState, client: ClientState, message: SubmitTasks,
             task.function = function
             function.ntasks += 1
         task.payload = payloads[row]
+        if digests and row in digests:
+            task.digest = digests[row]
         if buffers:
             task.buffers = buffers.get(row)
         if needs:
@@ -153,6 +169,8 @@ def submit_tasks(state: ClusterState, client: ClientState, message: SubmitTasks,
     complete = _expect_later(client, message, rows)
     if broken:
         _cancel_broken(client, message, broken, out)
+    if redefined:
+        _tell_redefined(client, message, redefined, out)
     _start(state, client, message, rows, fresh, out)
     for task in complete:
         # When all that this chunk needs has started, which keeps it; broken dependents, or those that are done already, do not.
@@ -223,6 +241,9 @@ def check_columns(state: ClusterState, client: ClientState, message: SubmitTasks
         if not 0 <= row < length:
             raise PeerProtocolError(f"SubmitTasks: options for row {row} of {length}")
     count = 0
+    for row, digest in message.digests or ():
+        if not 0 <= row < length or not digest:
+            raise PeerProtocolError(f"SubmitTasks: a digest of {len(digest)} bytes for row {row} of {length}")
     for row, number_of_buffers in message.buffers or ():
         if not 0 <= row < length or number_of_buffers < 0:
             raise PeerProtocolError(f"SubmitTasks: buffers for row {row} of {length}")
@@ -289,6 +310,14 @@ def _cancel_broken(client: ClientState, message: SubmitTasks, broken: dict[int, 
     """Rows whose dependencies are gone never become tasks; who wants them is told."""
     wanted = message.ids if message.wanted is None else message.wanted
     out.cancelled(client, [id for id in wanted if id in broken], "lost dependencies", None)
+
+
+def _tell_redefined(client: ClientState, message: Any, ids: list[int], out: Outbox) -> None:
+    """These are other tasks than those that their keys stand for."""
+    if message.strict:
+        out.cancelled(client, ids, REDEFINED, REDEFINED_TEXT)
+    elif client.number:
+        out.to_client(client).add(KeysRedefined(ids))
 
 
 def _start(

@@ -302,6 +302,8 @@ class TaskState:
         self.options: TaskOptions | None = None
         #: The workers that it is placed among since it became ready the last time; None: any.
         self.candidates: Candidates | None = None
+        #: Of what it computes, where its key does not say all of that; empty for other keys, and where it is not known.
+        self.digest: bytes = b""
         #: A client wants a small value along with the news that it is there.
         self.eager: bool = False
         #: Somewhere behind it is data without a recipe: when that is gone, it cannot be computed again either.

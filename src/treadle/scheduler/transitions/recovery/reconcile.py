@@ -39,6 +39,7 @@ from treadle.scheduler.transitions.rules.orphans import (
     claim,
     forget_orphans,
     give_up,
+    is_chosen,
     is_recovering,
     keep_orphan,
     note_stage,
@@ -118,7 +119,8 @@ class Reconciliation:
             task = self.state.by_id.get(id)
             if task is not None:
                 return task
-        return self.state.tasks.get(key_from_wire(wire))
+        task = self.state.tasks.get(key_from_wire(wire))
+        return None if task is not None and task.id != id and is_chosen(task) else task
 
     def _is_another(self, task: TaskState, id: int) -> bool:
         """Whether what the worker has under that id, and the task's key, may be another value than the task's."""

@@ -272,6 +272,8 @@ def _tasks(state: ClusterState, record: TasksRecord, frames: list[Any]) -> None:
         if needs:
             link(task, needs)
         fresh.append(task)
+    for row, digest in record.digests:
+        fresh[row].digest = digest
     for row, options in record.row_options:
         fresh[row].options = options
     for row, buffers in buffers_by_row(record.buffers, frames).items():

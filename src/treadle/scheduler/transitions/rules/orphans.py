@@ -100,6 +100,11 @@ def note_stage(state: ClusterState, task: TaskState, worker: WorkerState, stage:
 # ------------------------------------------------------------------------------------------------ orphans
 
 
+def is_chosen(task: TaskState) -> bool:
+    """Whether something else with its key, that was known before, may be another task's."""
+    return task.digest != b"" and task.has_recipe
+
+
 def keep_orphan(state: ClusterState, key: Any, orphan: Orphan) -> None:
     """Keep it for whoever asks for ``key``; NOBODYS: nobody shall be given it."""
     worker = orphan.worker
@@ -147,6 +152,9 @@ def claim(state: ClusterState, task: TaskState, last_chance: bool, out: Outbox) 
             # The client that put it there has not said so yet. What is computed may be released before it does.
             continue
         _remove_orphan(state, orphan)
+        if orphan.id != task.id and is_chosen(task):
+            out.drop_id(orphan.id, worker)
+            continue
         if accept_value(state, task, worker, orphan.nbytes, orphan.type_name, out):
             found = True
             if orphan.id != task.id:

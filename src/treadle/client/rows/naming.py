@@ -1,0 +1,71 @@
+"""Which keys of a graph say all of their tasks, and what the others are called for themselves. Pure.
+
+A *generated* key holds a hash, or a unique number, of 32 hexadecimal digits: two tasks with equal keys are the same. Any other key was
+*chosen*: another graph may call another task so. A task that depends on a chosen key is no better, even with a hash in its own key: dask
+hashes the names of what a task needs, not their content. All these are called *doubtful*, and travel under names of their own where
+nobody asks for the key.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+from treadle.utils.keys import Key
+
+_GENERATED: Final = re.compile(r"[0-9a-f]{32}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}").search
+
+
+def is_generated(key: Key) -> bool:
+    """Whether the key, or the first part of one, holds a hash or a unique number."""
+    while type(key) is tuple and key:
+        key = key[0]
+    return type(key) is str and _GENERATED(key) is not None
+
+
+def chosen_among(keys: Iterable[Key]) -> list[Key]:
+    """Those that are not generated."""
+    chosen: list[Key] = []
+    last: Any = None
+    generated = True
+    for key in keys:
+        head = key[0] if type(key) is tuple and key else key
+        # Neighbours mostly share their first part.
+        if head is not last:
+            last = head
+            generated = is_generated(head)
+        if not generated:
+            chosen.append(key)
+    return chosen
+
+
+def doubtful_among(nodes: Mapping[Key, Any], is_doubtful_outside: Callable[[Key], bool]) -> set[Key]:
+    """The keys of ``nodes`` that do not say all of their tasks.
+
+    ``is_doubtful_outside``: of a key that they depend on and that is none of them.
+    """
+    dependents: dict[Key, list[Key]] = {}
+    work: list[Key] = chosen_among(nodes)
+    for key, node in nodes.items():
+        for dependency in node.dependencies:
+            dependents.setdefault(dependency, []).append(key)
+    for dependency in dependents:
+        if dependency not in nodes and is_doubtful_outside(dependency):
+            work.append(dependency)
+    seen = set(work)
+    while work:
+        for key in dependents.get(work.pop(), ()):
+            if key not in seen:
+                seen.add(key)
+                work.append(key)
+    return {key for key in seen if key in nodes}
+
+
+def private_key(key: Key, token: str) -> Key:
+    """A key like this one that nobody else has; ``token``: 31 hexadecimal digits that are unique. Different keys stay different."""
+    if type(key) is str:
+        return f"{key}-{token}0"
+    if type(key) is tuple and key:
+        return (private_key(key[0], token), *key[1:])
+    return f"{key!r}-{token}1"

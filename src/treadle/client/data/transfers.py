@@ -26,6 +26,7 @@ from treadle.context import current_task
 from treadle.exceptions import TimeoutError
 from treadle.messages.client_scheduler import KeysScattered, Query, ReleaseKeys
 from treadle.messages.worker_worker import PutData
+from treadle.serialize.containers import KINDS, with_items
 from treadle.serialize.errors import load_error
 from treadle.serialize.sizes import sizeof, type_name
 from treadle.serialize.values import pack_values
@@ -251,7 +252,7 @@ def _shares(count: int, targets: Sequence[tuple[int, str, int]], broadcast: bool
 def _named_values(data: Any, hash: bool) -> tuple[dict[Any, Any], Callable[[dict[Any, Future]], Any]]:
     """The values by their keys, and how to shape futures by key as the data was."""
     if isinstance(data, dict):
-        return dict(data), lambda futures: type(data)((key, futures[key]) for key in data) if type(data) is dict else dict(futures)
+        return dict(data), lambda futures: with_items(data, {key: futures[key] for key in data})
     if isinstance(data, (list, tuple, set, frozenset, range)):
         items = list(data)
         keys = [_key_of(item, hash) for item in items]
@@ -302,10 +303,9 @@ def _put_in_place(value: Any, values: Mapping[KeyState, Any]) -> Any:
     """``_MISSING`` for a future that failed and is skipped."""
     if isinstance(value, Future):
         return values.get(value.state, _MISSING)
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         items = {key: _put_in_place(item, values) for key, item in value.items()}
-        return {key: item for key, item in items.items() if item is not _MISSING}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        found = [item for item in [_put_in_place(item, values) for item in value] if item is not _MISSING]
-        return type(value)(*found) if hasattr(value, "_fields") else type(value)(found)
+        return with_items(value, {key: item for key, item in items.items() if item is not _MISSING})
+    if isinstance(value, KINDS):
+        return with_items(value, [item for item in [_put_in_place(item, values) for item in value] if item is not _MISSING])
     return value

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from dask._task_spec import DataNode, TaskRef, parse_input
+from dask._task_spec import DataNode, Dict, GraphNode, List, Set, Task, TaskRef, Tuple
 from dask.tokenize import tokenize
 
 from treadle.client.futures import Future
 from treadle.client.rows.keys import LARGE_BYTES, is_plain
+from treadle.serialize.containers import KINDS, emptied, refilled
 from treadle.serialize.nodes import part_of, parts_of
 from treadle.serialize.sizes import sizeof
 from treadle.serialize.spec import dumps_call, dumps_node, dumps_parts
@@ -111,24 +112,55 @@ def _prepare(args: tuple[Any, ...], kwargs: Mapping[str, Any], constants: Consta
         payload, buffers = dumps_call(placed, named)
         return Call(payload, buffers, [], [])
     places: dict[Key, int] = {}
-    parts = parts_of([parse_input(value) for value in placed], places)
-    parts_by_name = {name: part_of(parse_input(value), places) for name, value in named.items()}
+    parts = parts_of([node_of(value) for value in placed], places)
+    parts_by_name = {name: part_of(node_of(value), places) for name, value in named.items()}
     by_key: dict[Key, Future | Key] = {constant.key: constant.key for constant in own}
     by_key.update({future.key: future for future in futures})
     payload, buffers = dumps_parts(parts, parts_by_name, len(places))
     return Call(payload, buffers, [by_key[key] for key in places], own)
 
 
-def find_futures(value: Any, found: list[Future]) -> None:
-    """Add the futures in nested lists, tuples, sets and dicts, in order."""
+def find_futures(value: Any, found: list[Future], inside: tuple[int, ...] = ()) -> None:
+    """Add the futures in nested lists, tuples, sets and dicts, in order. ``inside``: ids of what contains ``value``."""
     if isinstance(value, Future):
         found.append(value)
-    elif isinstance(value, dict):
-        for item in value.values():
-            find_futures(item, found)
-    elif isinstance(value, (list, tuple, set, frozenset)):
-        for item in value:
-            find_futures(item, found)
+    elif isinstance(value, KINDS) and id(value) not in inside:
+        inside = (*inside, id(value))
+        for item in value.values() if isinstance(value, dict) else value:
+            find_futures(item, found, inside)
+
+
+def node_of(value: Any, inside: tuple[int, ...] = ()) -> Any:
+    """The value with references to its futures' results: a graph node, or the value itself where there are none.
+
+    Containers keep their types. Raises TypeError for one that contains itself beside a future.
+    """
+    if isinstance(value, TaskRef):
+        return TaskRef(value.key)
+    if not isinstance(value, KINDS):
+        return value
+    if id(value) in inside:
+        futures: list[Future] = []
+        find_futures(value, futures)
+        if futures:
+            raise TypeError(f"a {type(value).__name__} that contains itself, and futures, cannot be an argument: give it values, or no cycle")
+        return value
+    inside = (*inside, id(value))
+    if isinstance(value, dict):
+        nodes: Any = {key: node_of(item, inside) for key, item in value.items()}
+        if not any([isinstance(node, (GraphNode, TaskRef)) for node in nodes.values()]):
+            return value
+        built: Any = Dict(nodes)
+    else:
+        nodes = [node_of(item, inside) for item in value]
+        if not any([isinstance(node, (GraphNode, TaskRef)) for node in nodes]):
+            return value
+        built = List(*nodes)
+    if type(value) is dict or type(value) is list:
+        return built
+    if type(value) is tuple or type(value) is set:
+        return Tuple(*nodes) if type(value) is tuple else Set(*nodes)
+    return Task(None, refilled, emptied(value), built)
 
 
 def check_callable(func: Callable[..., Any]) -> None:

@@ -15,6 +15,7 @@ from dask.tokenize import tokenize
 from dask.utils import funcname
 
 from treadle.client.futures import Future
+from treadle.serialize.values import dumps
 
 #: A text or bytes longer than this is hashed by ``tokenize``, and travels on its own.
 LARGE_BYTES: Final = 100_000
@@ -22,9 +23,11 @@ LARGE_BYTES: Final = 100_000
 _NUMBERS: Final = frozenset([int, float, bool, type(None)])
 #: Longer lists and tuples are left to ``tokenize``.
 _MOST_ELEMENTS: Final = 1000
+#: So are those nested deeper, as those are that contain themselves.
+_MOST_DEEP: Final = 50
 
 
-def is_plain(value: Any) -> bool:
+def is_plain(value: Any, depth: int = 0) -> bool:
     """Whether ``marshal`` writes it the same way everywhere: numbers, None, short text and bytes, tuples and lists of them."""
     kind = type(value)
     if kind in _NUMBERS:
@@ -32,10 +35,10 @@ def is_plain(value: Any) -> bool:
     if kind is str or kind is bytes:
         return len(value) <= LARGE_BYTES
     if kind is tuple or kind is list:
-        if len(value) > _MOST_ELEMENTS:
+        if len(value) > _MOST_ELEMENTS or depth > _MOST_DEEP:
             return False
         for element in value:
-            if type(element) not in _NUMBERS and not is_plain(element):
+            if type(element) not in _NUMBERS and not is_plain(element, depth + 1):
                 return False
         return True
     return False
@@ -72,7 +75,7 @@ def bound_token(token: str, kwargs: Mapping[str, Any]) -> str:
     try:
         return f"{token}-{digest(b'', tuple([(name, signature_of(kwargs[name])) for name in sorted(kwargs)]))}"
     except (ValueError, RecursionError):
-        return f"{token}-{tokenize(dict(kwargs))}"
+        return f"{token}-{_token(dict(kwargs))}"
 
 
 def call_key(prefix: str, token: str, args: tuple[Any, ...]) -> str:
@@ -80,7 +83,23 @@ def call_key(prefix: str, token: str, args: tuple[Any, ...]) -> str:
     try:
         return f"{prefix}-{digest(token.encode(), signature_of(args))}"
     except (ValueError, RecursionError):
-        return f"{prefix}-{tokenize(token, *args)}"
+        return f"{prefix}-{_token(token, *args)}"
+
+
+def _token(*parts: Any) -> str:
+    """Stands for values of any kind. Raises TypeError for one that cannot even be pickled for being nested too deeply."""
+    try:
+        return str(tokenize(*parts))
+    except RecursionError:
+        pass  # it contains itself
+    try:
+        data, buffers = dumps(parts)
+    except (TypeError, RecursionError) as error:
+        raise TypeError("an argument is nested too deeply to be sent to workers") from error
+    hashed = blake2b(data, digest_size=16)
+    for buffer in buffers:
+        hashed.update(buffer)
+    return hashed.hexdigest()
 
 
 def unique_key(prefix: str) -> str:

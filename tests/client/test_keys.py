@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections import Counter, defaultdict
 
 import pytest
 from hypothesis import given
@@ -99,3 +100,18 @@ def test_impure_keys_differ_from_those_of_a_forked_child():
     assert os.read(read, 100).decode() != unique_key("f")
     os.close(read)
     os.close(write)
+
+
+def test_calls_with_containers_of_other_types_are_others() -> None:
+    class Some(set[int]):
+        pass
+
+    class Number(int):
+        pass
+
+    alike = [[{"a": 1}, Counter(a=1), defaultdict(list, a=1)], [{1}, Some([1])], [{"x": Number(5)}, {"x": 5}]]
+    for values in alike:
+        for wrap in (lambda value: value, lambda value: [value], lambda value: ({"y": value},)):
+            keys = [call_key("f", "token", (wrap(value),)) for value in values]
+            assert len(set(keys)) == len(values)
+            assert keys == [call_key("f", "token", (wrap(value),)) for value in values]

@@ -143,7 +143,8 @@ def node_of(value: Any, inside: tuple[int, ...] = ()) -> Any:
         futures: list[Future] = []
         find_futures(value, futures)
         if futures:
-            raise TypeError(f"a {type(value).__name__} that contains itself, and futures, cannot be an argument: give it values, or no cycle")
+            kind = type(value).__name__
+            raise TypeError(f"a {kind} that contains itself, and futures, cannot be an argument: give it values, or no cycle")
         return value
     inside = (*inside, id(value))
     if isinstance(value, dict):

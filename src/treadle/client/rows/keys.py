@@ -15,11 +15,15 @@ from dask.tokenize import tokenize
 from dask.utils import funcname
 
 from treadle.client.futures import Future
+from treadle.serialize.containers import KINDS
 from treadle.serialize.values import dumps
 
+#: Of which nothing but the value is of interest.
+_LEAVES: Final = frozenset([int, float, bool, type(None), str, bytes, Future])
 #: A text or bytes longer than this is hashed by ``tokenize``, and travels on its own.
 LARGE_BYTES: Final = 100_000
 
+_BUILTIN: Final = frozenset([*KINDS, int, float, bool, str, bytes])
 _NUMBERS: Final = frozenset([int, float, bool, type(None)])
 #: Longer lists and tuples are left to ``tokenize``.
 _MOST_ELEMENTS: Final = 1000
@@ -89,7 +93,10 @@ def call_key(prefix: str, token: str, args: tuple[Any, ...]) -> str:
 def _token(*parts: Any) -> str:
     """Stands for values of any kind. Raises TypeError for one that cannot even be pickled for being nested too deeply."""
     try:
-        return str(tokenize(*parts))
+        # To ``tokenize`` a Counter is a dict.
+        types: list[str] = []
+        _add_types(parts, "", types)
+        return str(tokenize(*parts, sorted(types))) if types else str(tokenize(*parts))
     except RecursionError:
         pass  # it contains itself
     try:
@@ -100,6 +107,21 @@ def _token(*parts: Any) -> str:
     for buffer in buffers:
         hashed.update(buffer)
     return hashed.hexdigest()
+
+
+def _add_types(value: Any, path: str, found: list[str]) -> None:
+    """What derives from a builtin type in there, and where."""
+    kind = type(value)
+    if kind not in _BUILTIN and isinstance(value, (*KINDS, int, float, str, bytes)):
+        found.append(f"{path} {kind.__module__}.{kind.__qualname__}")
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if type(item) not in _LEAVES:
+                _add_types(item, f"{path}.{key!r:.50}", found)
+    elif isinstance(value, (list, tuple)):
+        for position, item in enumerate(value):
+            if type(item) not in _LEAVES:
+                _add_types(item, f"{path}.{position}", found)
 
 
 def unique_key(prefix: str) -> str:

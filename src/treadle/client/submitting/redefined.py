@@ -12,14 +12,13 @@ from typing import Final
 
 import dask
 
-import treadle
 from treadle import config
 from treadle.exceptions import RedefinedKeyError, RedefinedKeyWarning
 from treadle.utils.keys import Key
 
 logger = logging.getLogger("treadle.client")
 
-_OURS: Final = tuple([str(Path(package.__file__ or "").parent) for package in (treadle, dask)])
+_OURS: Final = tuple([str(Path(module.__file__ or "").parent) for module in (config, dask)])
 
 
 def _text(keys: Sequence[Key]) -> str:

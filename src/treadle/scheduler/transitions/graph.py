@@ -312,7 +312,7 @@ def _cancel_broken(client: ClientState, message: SubmitTasks, broken: dict[int, 
     out.cancelled(client, [id for id in wanted if id in broken], "lost dependencies", None)
 
 
-def _tell_redefined(client: ClientState, message: Any, ids: list[int], out: Outbox) -> None:
+def _tell_redefined(client: ClientState, message: SubmitTasks, ids: list[int], out: Outbox) -> None:
     """These are other tasks than those that their keys stand for."""
     if message.strict:
         out.cancelled(client, ids, REDEFINED, REDEFINED_TEXT)

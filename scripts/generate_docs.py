@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import ast
 import inspect
+import re
 import sys
 import textwrap
 import typing
@@ -119,7 +120,9 @@ def type_text(annotation: Any) -> str:
     text = str(annotation)
     for name in ("Id", "Count", "Rank", "Finite", "Amount"):
         text = text.replace(str(getattr(base, name)), name)
-    return text.replace("typing.", "").replace("treadle.messages.base.", "")
+    text = text.replace("typing.", "").replace("treadle.messages.base.", "")
+    # Newer versions of Python write it so by themselves.
+    return re.sub(r"Optional\[(\w+)\]", r"\1 | None", text)
 
 
 def field_table(message: type, comments: dict[tuple[str, str], str]) -> list[str]:

@@ -1,5 +1,7 @@
 """xarray writes and reads with a client open."""
 
+import os
+
 import pytest
 
 PROGRAM = """
@@ -31,3 +33,19 @@ DELAYED = """
 def test_to_zarr(need, run_script, processes, body):
     need("xarray", "zarr")
     assert run_script(PROGRAM.format(processes=processes, body=body.strip())) == ("49995000\n", "")
+
+
+NETCDF = """
+            data.to_netcdf("data.nc", engine="{engine}")
+            print(int(xr.open_dataset("data.nc", engine="{engine}", chunks={{}}).a.sum().compute()))
+            data.to_netcdf("more.nc", engine="{engine}", compute=False).compute()
+            print(int(xr.load_dataset("more.nc", engine="{engine}").a.sum()))
+"""
+
+
+@pytest.mark.parametrize(("processes", "engine", "modules"), [(True, "netcdf4", ["netCDF4"]), (False, "netcdf4", ["netCDF4"])])
+def test_to_netcdf(need, run_script, tmp_path, processes, engine, modules):
+    need("xarray", *modules)
+    body = NETCDF.format(engine=engine).strip()
+    assert run_script(PROGRAM.format(processes=processes, body=body)) == ("49995000\n49995000\n", "")
+    assert not [name for name in os.listdir(tmp_path) if name.endswith(".lock")]

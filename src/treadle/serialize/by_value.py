@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import functools
 import io
+import sys
+from _thread import LockType
 from collections.abc import Callable
 from typing import Any
 
 import cloudpickle
+
+from treadle.serialize.xarray_files import reduce_lock, reduce_store
 
 _LruCache = type(functools.lru_cache(int))
 
@@ -25,6 +29,10 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             parameters = obj.cache_parameters()
             # In two steps: the function may call itself by the name that the cache has.
             return _cached, (parameters["maxsize"], parameters["typed"]), obj.__wrapped__, None, None, _fill
+        if "xarray.backends" in sys.modules:
+            found = reduce_lock(obj) if type(obj) is LockType else reduce_store(obj)
+            if found is not None:
+                return found
         return super().reducer_override(obj)
 
 

@@ -174,7 +174,7 @@ class NannySettings:
     """What a nanny goes by."""
 
     #: None: a worker process that was stopped is waited for.
-    stopped_timeout_s: float | None = 300.0
+    stopped_timeout_s: float | None = 30.0
     reconnect_grace_s: float = 60.0
     #: Share of its memory limit above which the worker process is killed; None: never.
     terminate_fraction: float | None = 0.95
@@ -186,14 +186,13 @@ class NannySettings:
 
 def nanny_settings() -> NannySettings:
     """Raises ValueError that names the key for a value that makes no sense."""
-    own = _optional_seconds("treadle.nanny.stopped-timeout")
     terminate = None
     if get("distributed.worker.memory.terminate") is not False:
         terminate = _number("distributed.worker.memory.terminate")
         if not 0 < terminate <= 1:
             raise ValueError(f"distributed.worker.memory.terminate must be a fraction of the memory limit, or false, got {terminate:g}")
     return NannySettings(
-        stopped_timeout_s=_optional_seconds("distributed.scheduler.worker-ttl") if own is None else own,
+        stopped_timeout_s=_optional_seconds("treadle.nanny.stopped-timeout"),
         reconnect_grace_s=_seconds("treadle.worker.reconnect-grace"),
         terminate_fraction=terminate,
         memory_interval_s=max(_seconds("distributed.worker.memory.monitor-interval"), 0.01),

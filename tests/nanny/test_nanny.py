@@ -31,6 +31,7 @@ from treadle.messages.nanny import (
 )
 from treadle.nanny.server import Nanny
 from treadle.nanny.supervisor import describe_exit
+from treadle.nanny.watch import StoppedWatch, is_traced, look_at
 from treadle.utils.status import Status
 
 WORKER = """
@@ -266,6 +267,36 @@ def test_a_process_that_is_stopped_is_replaced_and_one_that_is_busy_is_not(worke
                 await until(lambda: nanny.worker_address and nanny.pid not in (None, first))
 
     asyncio.run(scene())
+
+
+def test_a_process_that_was_stopped_together_with_its_nanny_is_not_replaced():
+    watch = StoppedWatch(30.0, 1.0)
+    assert not any(watch.is_over(True, float(now)) for now in range(100, 129))
+    # The next look of the nanny comes an hour later: the count begins anew.
+    assert not any(watch.is_over(True, float(now)) for now in range(3700, 3729))
+    assert not watch.is_over(False, 3729.0)
+    assert [now for now in range(3730, 3770) if watch.is_over(True, float(now))] == [3760]
+
+
+def test_a_process_that_is_stopped_under_a_debugger_does_not_count_as_stopped(monkeypatch):
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        os.kill(process.pid, signal.SIGSTOP)
+        os.waitpid(process.pid, os.WUNTRACED)
+        sight = look_at(process.pid)
+        assert sight is not None and sight.stopped and not is_traced(process.pid)
+        monkeypatch.setattr("treadle.nanny.watch.is_traced", lambda pid: True)
+        sight = look_at(process.pid)
+        assert sight is not None and not sight.stopped
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_stopped_process_is_replaced_after_half_a_minute_unless_the_config_says_otherwise():
+    assert nanny_settings().stopped_timeout_s == 30.0
+    with dask.config.set({"treadle.nanny.stopped-timeout": None}):
+        assert nanny_settings().stopped_timeout_s is None
 
 
 def test_a_process_above_its_memory_limit_is_replaced_and_the_report_says_so(worker_module):

@@ -8,9 +8,11 @@ import pytest
 from treadle.comm.interface import Introduction, Role
 from treadle.comm.registry import connect
 from treadle.comm.security import Security
+from treadle.messages.client_scheduler import RegisterClient, ReleaseKeys, SubmitTasks
 from treadle.messages.codec import encode
 from treadle.messages.nanny import NannyHeartbeat, RegisterNanny, WorkerDied
 from treadle.scheduler.server import Scheduler
+from treadle.utils.status import Status
 from treadle.worker.server import Worker
 
 SECURITY = Security.temporary()
@@ -86,5 +88,26 @@ def test_an_idle_scheduler_closes():
         async with scheduler_of(idle_timeout="100ms") as scheduler:
             async with asyncio.timeout(30):
                 await scheduler.finished()
+
+    asyncio.run(scene())
+
+
+def test_a_scheduler_whose_tasks_wait_for_workers_is_not_idle():
+    async def scene():
+        async with scheduler_of(idle_timeout="100ms") as scheduler:
+            comm = await connect(scheduler.address, Introduction(Role.CLIENT, b"c" * 16), secret=SECURITY.secret, timeout_s=10)
+            comm.start(lambda body, buffers: None, lambda error: None)
+            comm.send(encode([RegisterClient("c", {})]))
+            await until(lambda: scheduler.clients)
+            first = scheduler.clients["c"].number << 32 | 1
+            comm.send(encode([SubmitTasks(1, [first], ["x"], [0], [b""])]))
+            await until(lambda: scheduler.unrunnable)
+            began = scheduler.transitions.state.now
+            await until(lambda: scheduler.transitions.state.now > began + 1.0 or scheduler.status is not Status.running)
+            assert scheduler.status is Status.running
+            comm.send(encode([ReleaseKeys([first])]))
+            async with asyncio.timeout(30):
+                await scheduler.finished()
+            await comm.close()
 
     asyncio.run(scene())

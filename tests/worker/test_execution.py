@@ -2,6 +2,7 @@
 
 import asyncio
 import pickle
+import sys
 import threading
 
 from treadle.messages.local import Execute, ExecutionFailed, ExecutionsSeceded, ExecutionUnready
@@ -12,6 +13,7 @@ from treadle.worker.execution import ThreadPool, rejoin, secede
 
 seen = []
 GATE = threading.Event()
+BOTH = threading.Barrier(2)
 
 
 def note(x):
@@ -32,7 +34,13 @@ def out_and_in(x):
     return x
 
 
-FUNCTIONS = {1: note, 2: block, 3: out_and_in}
+def meet(x):
+    """Returns when two of them execute at the same time."""
+    BOTH.wait(30)
+    return x
+
+
+FUNCTIONS = {1: note, 2: block, 3: out_and_in, 4: meet}
 
 
 class Stage:
@@ -169,3 +177,25 @@ def test_small_values_go_along_where_that_is_asked():
         assert [pickle.loads(outcome[6]) if outcome[6] else None for outcome in sorted(stage.outcomes)] == [None, 2]
 
     play(scene)
+
+
+def test_two_offers_in_quick_succession_run_in_two_threads():
+    async def scene(stage):
+        # There is one thread, and it waits.
+        stage.pool.offer([spec(0)])
+        await stage.until(lambda: stage.done() == [0])
+        async with asyncio.timeout(30):
+            while not stage.pool._idle:
+                await asyncio.sleep(0)
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(10)
+        try:
+            # The second comes before the thread has woken up for the first.
+            stage.pool.offer([spec(1, 4)])
+            stage.pool.offer([spec(2, 4)])
+        finally:
+            sys.setswitchinterval(before)
+        await stage.until(lambda: len(stage.outcomes) == 3)
+        assert sorted(stage.done()) == [0, 1, 2]
+
+    play(scene, nthreads=2)

@@ -41,6 +41,7 @@ from treadle.nanny.channel import StartWorker
 from treadle.nanny.memory import guard_memory
 from treadle.nanny.process import WorkerProcess, child_environment
 from treadle.nanny.supervisor import Supervisor
+from treadle.nanny.watch import StoppedWatch
 from treadle.serialize import by_value
 from treadle.serialize.run import run_function
 from treadle.unused_settings import begin, take_dashboard_options
@@ -410,22 +411,16 @@ class Nanny:
         limit_s = settings.nanny_settings().stopped_timeout_s
         if limit_s is not None:
             period_s = min(period_s, max(limit_s / 4, 0.05))
-        stopped_at: float | None = None
+        stopped = StoppedWatch(limit_s, period_s)
         while True:
             await asyncio.sleep(period_s)
             process = self.process
             sight = process.look() if process is not None else None
             alive = sight is not None and not sight.stopped
             self._send(NannyHeartbeat(metrics={"alive": int(alive), "pid": self.pid or 0}))
-            if process is None or sight is None or not sight.stopped:
-                stopped_at = None
-                continue
-            now = asyncio.get_running_loop().time()
-            if stopped_at is None:
-                stopped_at = now
-            elif limit_s is not None and now - stopped_at >= limit_s:
-                logger.warning("Worker process %s has been stopped for %.3g s; another one is started", process.pid, now - stopped_at)
-                stopped_at = None
+            is_stopped = sight is not None and sight.stopped
+            if stopped.is_over(is_stopped, asyncio.get_running_loop().time()) and process is not None:
+                logger.warning("Worker process %s has been stopped for %.3g s; another one is started", process.pid, limit_s)
                 await process.kill(0, f"it had been stopped for {limit_s:g} s")
 
     def _spawn(self, coroutine: Coroutine[Any, Any, Any]) -> None:

@@ -14,7 +14,7 @@ NEAR_LIMIT = 0.95
 
 @dataclass(frozen=True)
 class ProcessSight:
-    """How a process looks at one moment. ``stopped``: by SIGSTOP or its like, so that it runs no code at all."""
+    """How a process looks at one moment. ``stopped``: by SIGSTOP or its like, so that it runs no code at all; not by a debugger."""
 
     stopped: bool
     rss_bytes: int
@@ -25,10 +25,43 @@ def look_at(pid: int) -> ProcessSight | None:
     try:
         process = psutil.Process(pid)
         with process.oneshot():
-            # A process under a debugger is in "tracing stop", which is not meant here.
-            return ProcessSight(process.status() == psutil.STATUS_STOPPED, process.memory_info().rss)
+            stopped = process.status() == psutil.STATUS_STOPPED and not is_traced(pid)
+            return ProcessSight(stopped, process.memory_info().rss)
     except psutil.Error:
         return None
+
+
+def is_traced(pid: int) -> bool:
+    """Whether a debugger has attached to it; False where that cannot be seen."""
+    try:
+        with open(f"/proc/{pid}/status", "rb") as status:
+            return any(line.startswith(b"TracerPid:") and line.split()[1] != b"0" for line in status)
+    except OSError:
+        return False
+
+
+class StoppedWatch:
+    """For how long a worker process has been stopped while its nanny was not. Looked at every ``period_s`` or so."""
+
+    def __init__(self, limit_s: float | None, period_s: float) -> None:
+        self._limit_s = limit_s
+        #: Between two looks that are so far apart the nanny was stopped as well, or its machine.
+        self._gap_s = 2 * period_s + 1.0
+        self._last = 0.0
+        self._since: float | None = None
+
+    def is_over(self, stopped: bool, now: float) -> bool:
+        """``stopped``: how the process looks at the time ``now``. Whether it has been so for too long; then the count begins anew."""
+        slept = now - self._last > self._gap_s
+        self._last = now
+        if not stopped:
+            self._since = None
+        elif self._since is None or slept:
+            self._since = now
+        elif self._limit_s is not None and now - self._since >= self._limit_s:
+            self._since = None
+            return True
+        return False
 
 
 def why_out_of_memory(exitcode: int, killed_by_kernel: bool, last_rss_bytes: int, memory_limit: int) -> str:

@@ -575,7 +575,7 @@ class Scheduler:
                 watch = self._spawn(self._watchdog.look(now))
             statistics = self.transitions.statistics()
             counts = statistics["tasks"]
-            busy = counts["waiting"] + counts["queued"] + counts["processing"] > 0
+            busy = counts["waiting"] + counts["no-worker"] + counts["queued"] + counts["processing"] > 0
             if busy or statistics["transitions"] != seen:
                 seen = statistics["transitions"]
                 active_at = now

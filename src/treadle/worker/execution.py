@@ -144,6 +144,7 @@ class ThreadPool:
         #: Threads by number, those of tasks that seceded included.
         self._places: dict[int, Place] = {}
         self._in_pool = 0
+        #: Threads that wait, and were not told to wake up.
         self._idle = 0
         self._count = 0
         self._rejoining: deque[Place] = deque()
@@ -199,6 +200,7 @@ class ThreadPool:
             self._queued.clear()
             self._queue.clear()
             self._head = 0
+            self._idle = 0
             self._condition.notify_all()
             for place in self._rejoining:
                 place.rejoined.set()
@@ -246,8 +248,11 @@ class ThreadPool:
     def _wake(self, count: int) -> None:
         """Have up to ``count`` threads look at the queue. With the lock held."""
         if self._idle:
-            self._condition.notify(min(count, self._idle))
-            count -= self._idle
+            woken = min(count, self._idle)
+            self._condition.notify(woken)
+            # They count as busy from here on, and not when they have woken up: what is offered meanwhile is for others.
+            self._idle -= woken
+            count -= woken
         while count > 0 and self._in_pool < self.nthreads:
             self._start_thread()
             count -= 1
@@ -318,7 +323,6 @@ class ThreadPool:
                 current_task.set(None)
                 self._idle += 1
                 self._condition.wait()
-                self._idle -= 1
 
     def _execute(self, spec: Execute, running: RunningTask) -> Outcome:
         start = running.start_time
@@ -379,7 +383,9 @@ class ThreadPool:
                 return
             place.rejoined.clear()
             self._rejoining.append(place)
-            self._condition.notify()
+            if self._idle:
+                self._condition.notify()
+                self._idle -= 1
         place.rejoined.wait()
 
 

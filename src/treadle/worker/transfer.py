@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import Final
 
-from treadle.comm.interface import Buffer, Comm, Introduction
+from treadle.comm.interface import Buffer, Introduction
+from treadle.comm.peer import PeerConnection
 from treadle.comm.registry import connect
-from treadle.exceptions import CommClosedError, PeerProtocolError
+from treadle.exceptions import CommClosedError
 from treadle.messages.base import Block, Message, TaskError
-from treadle.messages.codec import decode_worker_to_peer, encode
 from treadle.messages.local import Fetch, FetchBusy, FetchDone, FetchFailed
 from treadle.messages.worker_worker import Busy, Data, GetData, PeerRefused
 from treadle.serialize.errors import dump_error
@@ -28,48 +28,6 @@ CONNECT_TIMEOUT_S: Final = 5.0
 #: Pauses before a broken connection is made again for the same request; twice as long each time.
 _FIRST_PAUSE_S: Final = 0.01
 _LONGEST_PAUSE_S: Final = 2.0
-
-
-class Connection:
-    """One peer; requests are answered in any order."""
-
-    def __init__(self, comm: Comm) -> None:
-        self.comm = comm
-        self._waiting: dict[int, asyncio.Future[tuple[Message, list[Buffer]]]] = {}
-        self._count = 0
-        comm.start(self._on_frame, self._on_closed)
-
-    async def ask(self, ids: list[int]) -> tuple[Message, list[Buffer]]:
-        """The answer to ``GetData``. Raises CommClosedError."""
-        if self.comm.closed:
-            raise CommClosedError(f"the connection to {self.comm.peer_address} is closed")
-        self._count += 1
-        request = self._count
-        future: asyncio.Future[tuple[Message, list[Buffer]]] = asyncio.get_running_loop().create_future()
-        self._waiting[request] = future
-        try:
-            self.comm.send(encode([GetData(request, ids)]))
-            return await future
-        finally:
-            self._waiting.pop(request, None)
-
-    def _on_frame(self, body: Buffer, buffers: list[Buffer]) -> None:
-        beside = Buffers(buffers)
-        for message in decode_worker_to_peer(body):
-            mine: list[Buffer] = []
-            if type(message) is Data:
-                count = sum([block.buffers for block in message.blocks])
-                mine = beside.take(count)
-                if len(mine) != count:
-                    raise PeerProtocolError(f"an answer names {count} buffers and came with {len(mine)}")
-            future = self._waiting.get(message.request)
-            if future is not None and not future.done():
-                future.set_result((message, mine))
-
-    def _on_closed(self, error: Exception | None) -> None:
-        for future in self._waiting.values():
-            if not future.done():
-                future.set_exception(CommClosedError(f"the connection to {self.comm.peer_address} was closed ({error})"))
 
 
 class Fetcher:
@@ -90,7 +48,7 @@ class Fetcher:
         self._offload = offload
         self._deliver = deliver
         self._max_error_length = max_error_length
-        self._connections: dict[str, Connection] = {}
+        self._connections: dict[str, PeerConnection] = {}
         self._tasks: dict[asyncio.Task[object], Fetch] = {}
 
     def fetch(self, instruction: Fetch) -> None:
@@ -135,7 +93,7 @@ class Fetcher:
             logger.exception("fetching from %s failed", instruction.address)
         return FetchFailed(instruction.peer, instruction.ids)
 
-    async def _ask(self, instruction: Fetch) -> tuple[Connection, Message, list[Buffer]]:
+    async def _ask(self, instruction: Fetch) -> tuple[PeerConnection, Message, list[Buffer]]:
         """The peer's answer, over a new connection when one breaks: whether the peer is gone is for the scheduler to say, see ``forget``.
 
         Raises OSError when it cannot be reached for CONNECT_TIMEOUT_S, or breaks one connection after the other.
@@ -144,22 +102,22 @@ class Fetcher:
         while True:
             connection = await self._connection(instruction.address)
             try:
-                return connection, *await connection.ask(instruction.ids)
+                return connection, *await connection.ask(GetData(0, instruction.ids))
             except CommClosedError:
                 if pause_s > _LONGEST_PAUSE_S:
                     raise
             await asyncio.sleep(pause_s)
             pause_s *= 2
 
-    async def _connection(self, address: str) -> Connection:
+    async def _connection(self, address: str) -> PeerConnection:
         """Kept open. The core has one request under way to a peer, so nobody else connects to it meanwhile."""
         connection = self._connections.get(address)
         if connection is None or connection.comm.closed:
             comm = await connect(address, self._introduction, secret=self._secret, timeout_s=CONNECT_TIMEOUT_S)
-            connection = self._connections[address] = Connection(comm)
+            connection = self._connections[address] = PeerConnection(comm)
         return connection
 
-    async def _received(self, instruction: Fetch, connection: Connection, data: Data, buffers: list[Buffer]) -> FetchDone:
+    async def _received(self, instruction: Fetch, connection: PeerConnection, data: Data, buffers: list[Buffer]) -> FetchDone:
         done = FetchDone(instruction.peer, instruction.ids, [], [], [], [], data.missing, list(data.failed))
         beside = Buffers(buffers)
         for block in data.blocks:
@@ -183,10 +141,10 @@ class Fetcher:
         done.nbytes += [sizeof(value) for value in values]
         done.types += [type_name(value) for value in values]
 
-    async def _one_by_one(self, connection: Connection, ids: list[int], done: FetchDone) -> None:
+    async def _one_by_one(self, connection: PeerConnection, ids: list[int], done: FetchDone) -> None:
         """One of these cannot be unpickled, which shall harm only those who need that one."""
         for id in ids:
-            answer, buffers = await connection.ask([id])
+            answer, buffers = await connection.ask(GetData(0, [id]))
             if not isinstance(answer, Data):
                 continue  # the core asks again
             done.missing += answer.missing

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from treadle.client.session.requests import refusal
-from treadle.comm.interface import Buffer, Comm, Introduction, Role
+from treadle.comm.interface import Buffer, Introduction, Role
+from treadle.comm.peer import PeerConnection
 from treadle.comm.registry import connect
 from treadle.exceptions import CommClosedError
-from treadle.messages.base import Block, Message, TaskError
-from treadle.messages.codec import decode_worker_to_peer, encode
+from treadle.messages.base import Block, TaskError
 from treadle.messages.worker_worker import Busy, Data, DataStored, GetData, PeerRefused, PutData
 
 #: Seconds to wait when a worker is busy: at first, and at most.
@@ -32,54 +32,6 @@ class Fetched:
     blocks: list[tuple[Block, list[Buffer]]] = field(default_factory=list)
     missing: list[int] = field(default_factory=list)
     failed: list[tuple[int, TaskError]] = field(default_factory=list)
-
-
-class PeerConnection:
-    """One worker. Requests are answered in any order."""
-
-    def __init__(self, comm: Comm, loop: asyncio.AbstractEventLoop) -> None:
-        self.comm = comm
-        self._loop = loop
-        self._requests: dict[int, asyncio.Future[tuple[Any, list[Buffer]]]] = {}
-        self._count = 0
-        comm.start(self._receive, self._closed)
-
-    @property
-    def idle(self) -> bool:
-        return not self._requests
-
-    async def request(self, message: GetData | PutData, buffers: Sequence[Buffer] = ()) -> tuple[Any, list[Buffer]]:
-        """The answer, and the buffers beside it. Raises CommClosedError."""
-        self._count += 1
-        number = message.request = self._count
-        future: asyncio.Future[tuple[Any, list[Buffer]]] = self._loop.create_future()
-        self._requests[number] = future
-        try:
-            if self.comm.closed:
-                raise CommClosedError(f"the connection to {self.comm.peer_address} is closed")
-            self.comm.send(encode([message]), buffers)
-            return await future
-        finally:
-            self._requests.pop(number, None)
-
-    def _receive(self, body: Buffer, buffers: list[Buffer]) -> None:
-        start = 0
-        messages: list[Message] = decode_worker_to_peer(body)
-        for message in messages:
-            beside: list[Buffer] = []
-            if isinstance(message, Data):
-                count = sum([block.buffers for block in message.blocks])
-                beside = buffers[start : start + count]
-                start += count
-            future = self._requests.get(message.request)  # type: ignore[attr-defined]
-            if future is not None and not future.done():
-                future.set_result((message, beside))
-
-    def _closed(self, error: Exception | None) -> None:
-        lost = CommClosedError(f"the connection to {self.comm.peer_address} was closed: {error or 'by the worker'}")
-        for future in self._requests.values():
-            if not future.done():
-                future.set_exception(lost)
 
 
 class PeerPool:
@@ -133,7 +85,7 @@ class PeerPool:
         pause_s = BUSY_S
         while True:
             connection = await self._connection(address)
-            answer, beside = await connection.request(message, buffers)
+            answer, beside = await connection.ask(message, buffers)
             if isinstance(answer, PeerRefused) and isinstance(message, GetData):
                 raise refusal(answer.exception, f"worker {address} refused: {answer.text}")
             if not isinstance(answer, Busy):
@@ -154,7 +106,7 @@ class PeerPool:
 
     async def _connect(self, address: str) -> PeerConnection:
         comm = await connect(address, self._introduction, secret=self.secret, timeout_s=CONNECT_S)
-        return PeerConnection(comm, self._loop)
+        return PeerConnection(comm)
 
     def _close_idle(self) -> None:
         if len(self._connections) < self._limit:

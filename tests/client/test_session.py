@@ -41,7 +41,7 @@ class FakeComm:
 
 @pytest.fixture(autouse=True)
 def never_by_itself(monkeypatch):
-    monkeypatch.setattr("treadle.client.session.stream.BURST_S", 3600.0)
+    monkeypatch.setattr("treadle.client.session.pacing.BURST_S", 3600.0)
 
 
 async def submit(session):

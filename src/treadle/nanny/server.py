@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import pickle
-import random
 import secrets
 import sys
 from collections.abc import Coroutine, Generator
@@ -21,9 +20,10 @@ from dask.utils import parse_timedelta
 from treadle import config as settings
 from treadle.comm.addressing import normalize_address
 from treadle.comm.interface import Buffer, Comm, Introduction, Role
+from treadle.comm.reconnect import WELCOME_S, come_back
 from treadle.comm.registry import connect
 from treadle.comm.security import Secret, Security, find_secret
-from treadle.exceptions import AuthenticationError, PeerProtocolError, VersionError
+from treadle.exceptions import CommClosedError, PeerProtocolError
 from treadle.messages.base import Message
 from treadle.messages.codec import decode_scheduler_to_nanny, encode
 from treadle.messages.nanny import (
@@ -58,9 +58,6 @@ logger = logging.getLogger(__name__)
 _START_TIMEOUT_S = 60.0
 #: For a worker to go before it is killed.
 _STOP_TIMEOUT_S = 10.0
-#: Nannies that lost their scheduler come back within so many seconds of each other, and wait so long for its welcome.
-_COME_BACK_SPREAD_S = 0.2
-_WELCOME_S = 30.0
 
 
 class Nanny:
@@ -263,29 +260,26 @@ class Nanny:
 
     async def _come_back(self, why: str) -> None:
         """The worker goes on meanwhile. What was seen of its end is told then."""
-        loop = asyncio.get_running_loop()
         grace_s = settings.nanny_settings().reconnect_grace_s if self.death_timeout is None else self.death_timeout
-        deadline = loop.time() + grace_s
-        while (remaining_s := deadline - loop.time()) > 0:
-            await asyncio.sleep(random.uniform(0.0, _COME_BACK_SPREAD_S))
-            try:
-                await self._register(remaining_s, _WELCOME_S)
-            except (AuthenticationError, VersionError) as error:
-                why = str(error)
-                break
-            except OSError:  # TimeoutError is one, too
-                if self._comm is not None:
-                    self._comm.abort()
-                continue
-            if self._comm is None or self._comm.closed:
-                continue
-            self._coming_back = False
-            unsent, self._unsent_deaths = self._unsent_deaths, []
-            for death in unsent:
-                self._send(death)
+        gone = await come_back(self._register_again, grace_s=grace_s, why=why)
+        if gone is not None:
+            logger.info("The nanny of %s closes: %s", self.name or self.id, gone)
+            await self.close(reason="scheduler-gone")
             return
-        logger.info("The nanny of %s closes: %s", self.name or self.id, why)
-        await self.close(reason="scheduler-gone")
+        self._coming_back = False
+        unsent, self._unsent_deaths = self._unsent_deaths, []
+        for death in unsent:
+            self._send(death)
+
+    async def _register_again(self, remaining_s: float) -> None:
+        try:
+            await self._register(remaining_s, WELCOME_S)
+        except OSError:
+            if self._comm is not None:
+                self._comm.abort()
+            raise
+        if self._comm is None or self._comm.closed:
+            raise CommClosedError("the scheduler closed the connection")
 
     # ------------------------------------------------------------------------------------------ the process
 

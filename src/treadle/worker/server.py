@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import random
 import secrets
 import shutil
 import sys
@@ -27,6 +26,7 @@ import psutil
 from treadle import config
 from treadle.comm.addressing import address_from_user_args, get_address_host, local_host, parse_address, resolve_address
 from treadle.comm.interface import Introduction, Listener, Role
+from treadle.comm.reconnect import Refused, come_back
 from treadle.comm.registry import listen
 from treadle.comm.security import Security, find_secret
 from treadle.context import current_task, current_worker
@@ -72,8 +72,6 @@ from treadle.worker.unpacking import unpack_for
 
 logger = logging.getLogger(__name__)
 
-#: Workers that lost their scheduler come back within so many seconds of each other.
-_COME_BACK_SPREAD_S: Final = 0.2
 #: How long tasks that still execute may take when the worker closes; nobody wants their results.
 EXECUTOR_GRACE_S: Final = 2.0
 
@@ -573,35 +571,29 @@ class Worker:
 
     async def _come_back(self) -> None:
         """Tasks go on meanwhile; then the scheduler, or the one that has taken its place, hears what there is here."""
-        deadline = self.loop.time() + self._reconnect_grace_s
+        why = await come_back(self._register_again, grace_s=self._reconnect_grace_s, why="it does not answer")
+        if why is not None:
+            logger.warning("worker %s cannot come back to its scheduler %s (%s) and closes", self.name, self.scheduler_address, why)
+            self._end(None)
+
+    async def _register_again(self, remaining_s: float) -> None:
         introduction = Introduction(Role.WORKER, self._session)
-        why: BaseException | None = None
-        stream: SchedulerStream | None = None
-        while (remaining_s := deadline - self.loop.time()) > 0:
-            # Not all workers at the same moment.
-            await asyncio.sleep(random.uniform(0.0, _COME_BACK_SPREAD_S))
-            try:
-                comm = await connect_to_scheduler(self.scheduler_address, introduction, self._secret, remaining_s)
-                # Noted while the old stream takes it: the inventory says so, and nothing may be said on the new one before that.
-                self._performer.report_running()
-                stream = self._stream = SchedulerStream(comm, self._on_messages, self._on_lost)
-                # From the inventory on, all that is reported follows it on the new stream.
-                inventory = self._core.inventory(self.loop.time())
-                inventory.functions = self._functions.ids()
-                welcome = await stream.register(self._registration(inventory))
-            except (AuthenticationError, VersionError, ValueError) as error:
-                why = error
-                break
-            except OSError as error:  # TimeoutError and CommClosedError are ones, too
-                why = error
-                if stream is not None:
-                    stream.abort()
-                continue
-            how = "goes on" if welcome.known else "is taken as a new one"
-            logger.info("worker %s is back at its scheduler %s and %s", self.name, self.scheduler_address, how)
-            return
-        logger.warning("worker %s cannot come back to its scheduler %s (%s) and closes", self.name, self.scheduler_address, why)
-        self._end(None)
+        comm = await connect_to_scheduler(self.scheduler_address, introduction, self._secret, remaining_s)
+        # Noted while the old stream takes it: the inventory says so, and nothing may be said on the new one before that.
+        self._performer.report_running()
+        stream = self._stream = SchedulerStream(comm, self._on_messages, self._on_lost)
+        # From the inventory on, all that is reported follows it on the new stream.
+        inventory = self._core.inventory(self.loop.time())
+        inventory.functions = self._functions.ids()
+        try:
+            welcome = await stream.register(self._registration(inventory))
+        except ValueError as error:
+            raise Refused(str(error)) from error
+        except OSError:
+            stream.abort()
+            raise
+        how = "goes on" if welcome.known else "is taken as a new one"
+        logger.info("worker %s is back at its scheduler %s and %s", self.name, self.scheduler_address, how)
 
 
 def _versions() -> dict[str, str]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any
 
 from treadle.comm.interface import Buffer, Comm, Introduction
+from treadle.comm.reconnect import WELCOME_S
 from treadle.comm.registry import connect
 from treadle.exceptions import CommClosedError, PeerProtocolError
 from treadle.messages.base import Message
@@ -15,9 +16,6 @@ from treadle.messages.local import BuffersCame
 from treadle.messages.worker_scheduler import ComputeTasks, RegisterWorker, WorkerRefused, WorkerWelcome
 from treadle.utils.buffers import Buffers
 from treadle.utils.turn import Turn
-
-#: How long the scheduler may take to answer a registration.
-WELCOME_TIMEOUT_S: Final = 30.0
 
 
 class SchedulerStream:
@@ -36,7 +34,7 @@ class SchedulerStream:
     async def register(self, registration: RegisterWorker) -> WorkerWelcome:
         """Raises ValueError with the scheduler's text when it refuses, CommClosedError, TimeoutError."""
         self.send([registration])
-        async with asyncio.timeout(WELCOME_TIMEOUT_S):
+        async with asyncio.timeout(WELCOME_S):
             return await self._welcome
 
     def send(self, messages: Sequence[Message]) -> None:

@@ -17,7 +17,7 @@ from treadle.client.rows.digests import differ
 from treadle.client.rows.encoding import Encoding, Row
 from treadle.client.rows.graph import Outside, Table, build_table, dependents_later, flat_keys, replace_keys
 from treadle.client.session.ledger import CANCELLED, LOST, KeyState, dead_state
-from treadle.client.session.stream import LOST_IN_RESTART
+from treadle.client.session.reconnect import LOST_IN_RESTART
 from treadle.client.submitting.redefined import tell_redefined
 from treadle.client.submitting.submit import CHUNK_ROWS, SubmitMethods, Terms, warn_if_large
 from treadle.messages.client_scheduler import ForgetFunctions

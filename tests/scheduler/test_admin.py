@@ -19,8 +19,9 @@ class _Sessions:
     def __init__(self) -> None:
         self.sent: list[tuple[int, Any]] = []
 
-    def send(self, number: int, messages: list[Any], frames: list[Any]) -> None:
+    def send(self, number: int, messages: list[Any], frames: list[Any]) -> bool:
         self.sent += [(number, message) for message in messages]
+        return True
 
 
 def test_a_worker_is_asked_about_a_task_and_only_its_own_answer_of_the_right_kind_counts() -> None:

@@ -68,6 +68,8 @@ def prepare(key: Key, args: tuple[Any, ...], kwargs: Mapping[str, Any], constant
         return _prepare(args, kwargs, constants)
     except TypeError as error:
         raise TypeError(f"task {key!r} cannot be sent to the cluster: {error}") from error
+    except RecursionError as error:  # what newer versions of Python can pickle may still be too deep to be looked through
+        raise TypeError(f"task {key!r} cannot be sent to the cluster: an argument is nested too deeply") from error
 
 
 def _of_futures(args: tuple[Any, ...]) -> Call | None:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from treadle.messages.scheduler_local import Retire
-from treadle.scheduler import moving
-from treadle.scheduler.moving import Mover
+from treadle.scheduler import orders
+from treadle.scheduler.orders import Orders
 from treadle.testing.scheduler_scene import SchedulerScene
 
 
@@ -29,8 +29,8 @@ class DeafWorker:
 
 @pytest.mark.parametrize("hears", [1, 3, 1000])
 def test_retiring(monkeypatch: pytest.MonkeyPatch, hears: int) -> None:
-    monkeypatch.setattr(moving, "ASK_AGAIN_S", 0.02)
-    monkeypatch.setattr(moving, "CLOSE_S", 0.5 if hears > 3 else 60.0)
+    monkeypatch.setattr(orders, "ASK_AGAIN_S", 0.02)
+    monkeypatch.setattr(orders, "CLOSE_S", 0.5 if hears > 3 else 60.0)
     scene = SchedulerScene()
     scene.workers("w1", "w2", nthreads=1)
     scene.client("c")
@@ -41,7 +41,7 @@ def test_retiring(monkeypatch: pytest.MonkeyPatch, hears: int) -> None:
         told.append(message)
         scene._tell(message)
 
-    mover = Mover(scene.core, deaf, tell)  # type: ignore[arg-type]
+    mover = Orders(scene.core, deaf, tell)  # type: ignore[arg-type]
     retired = asyncio.run(mover.retire(names=["w1"]))
     if hears <= 3:
         assert len(retired) == 1 and deaf.told == hears

@@ -225,7 +225,7 @@ class ReattachKeys(Message, tag=19):
 class Order(Message, tag=20):
     """Something to do with workers or their data that takes its time. Answered by ``Reply`` or ``Refused``.
 
-    Subjects and options: see ``treadle/scheduler/moving.py``.
+    Subjects and options: see ``treadle/scheduler/orders.py``.
     """
 
     request: Id

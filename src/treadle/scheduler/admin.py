@@ -118,11 +118,7 @@ class Admin:
             workers = list(self._core.workers.values())
         else:
             for name in order.workers:
-                worker = find_worker(self._core, name)
-                if worker is None:
-                    known = ", ".join(self._core.workers) or "none at all"
-                    raise ValueError(f"there is no worker {name!r}; there are {known}")
-                workers.append(worker)
+                workers.append(self.find(name))
         if order.where == "workers":
             return [(worker.number, worker.address) for worker in workers]
         found = []
@@ -206,6 +202,27 @@ class Admin:
                 )
         return found
 
+    def find(self, name: Any) -> WorkerState:
+        """Raises ValueError that names those that there are."""
+        worker = find_worker(self._core, str(name))
+        if worker is None:
+            known = ", ".join(self._core.workers) or "none at all"
+            raise ValueError(f"there is no worker {name!r}; there are {known}")
+        return worker
+
+    async def restart_workers(self, workers: list[str], timeout_s: float, raise_for_error: bool = True) -> dict[str, str]:
+        """End these workers' processes and start others: ``"OK"``, ``"removed"`` or ``"timed out"`` for each name that was given."""
+        chosen = {name: self.find(name) for name in workers}
+        for name, worker in chosen.items():
+            if not self.is_replaced(worker):
+                raise ValueError(f"the worker {name!r} has no nanny that could restart it")
+        outcomes = await asyncio.gather(*(self.restart_worker(worker, timeout_s) for worker in chosen.values()))
+        results = dict(zip(chosen, outcomes, strict=True))
+        late = [name for name, outcome in results.items() if outcome == "timed out"]
+        if late and raise_for_error:
+            raise TimeoutError(f"{len(late)} of {len(results)} workers did not restart within {timeout_s:g} s: {', '.join(late)}")
+        return results
+
     def is_replaced(self, worker: WorkerState) -> bool:
         """Whether there will be another one when it is told to restart."""
         return self._has_nanny(worker) or worker.name in self._scheduler.replaced_names
@@ -222,7 +239,7 @@ class Admin:
             async with asyncio.timeout(timeout_s):
                 if not self._has_nanny(worker):
                     self.close_worker(worker.number, "restart", restart=True)
-                    while not any(new.name == worker.name and new is not worker for new in self._core.workers.values()):
+                    while self._core.state.by_name.get(worker.name) in (None, worker):
                         await asyncio.sleep(0.02)
                     return "OK"
                 number = self._nannies.numbers[worker.nanny or ""]
@@ -230,7 +247,7 @@ class Admin:
                 if answer.error:
                     logger.warning("worker %s was not restarted: %s", worker.address, answer.error)
                     return "timed out"
-                while not any(new.nanny == worker.nanny and new is not worker for new in self._core.workers.values()):
+                while not any(new is not worker for new in self._core.state.by_nanny.get(worker.nanny or "", ())):
                     await asyncio.sleep(0.02)
         except TimeoutError:
             return "timed out"

@@ -36,7 +36,7 @@ from treadle.scheduler.admin import Admin
 from treadle.scheduler.failures import CoreFailure
 from treadle.scheduler.journaling import Journal
 from treadle.scheduler.liveness import Liveness, Nannies
-from treadle.scheduler.moving import Mover
+from treadle.scheduler.orders import Orders
 from treadle.scheduler.sessions import Arrival, Session, Sessions
 from treadle.scheduler.transitions.machine import Transitions
 from treadle.scheduler.transitions.records import ClientState, TaskState, WorkerState
@@ -163,7 +163,7 @@ class Scheduler:
         self._turns: Turns
         self._admin: Admin
         self._liveness: Liveness
-        self._mover: Mover
+        self._orders: Orders
         self._watchdog: Watchdog
         self._house: asyncio.Task[None]
         self._loop: asyncio.AbstractEventLoop
@@ -296,7 +296,7 @@ class Scheduler:
             on_failure=self._core_failed,
         )
         self._admin = Admin(self.transitions, self._sessions, self._nannies, turns.tell, self)
-        self._mover = Mover(self.transitions, self._admin, turns.tell)
+        self._orders = Orders(self.transitions, self._admin, turns.tell)
         self._liveness = Liveness(self.transitions, self._sessions, self._nannies, turns.handle, self._worker_ttl_s)
         try:
             self._secret = self._find_secret()
@@ -532,7 +532,7 @@ class Scheduler:
 
     async def _obey(self, client: int, order: Order) -> None:
         try:
-            value = await self._mover.obey(order.subject, order.options)
+            value = await self._orders.obey(order.subject, order.options)
         except (ValueError, TypeError, KeyError, TimeoutError) as error:
             text = str(error.args[0]) if error.args else str(error)
             self._sessions.send(client, [ClientRefused(order.request, type(error).__name__, text)], [])
@@ -542,12 +542,13 @@ class Scheduler:
     async def _let_go(self, number: int, restart: bool) -> None:
         """That worker wants to leave, and will, even if nobody can take what it has."""
         worker = self.transitions.state.by_number.get(number)
-        if worker is not None and not await self._mover.retire(workers=[worker.address], reason="worker-close-gracefully", restart=restart):
-            self._admin.close_worker(number, "worker-close-gracefully", restart)
+        reason = "worker-close-gracefully"
+        if worker is not None and not await self._orders.retire(workers=[worker.address], reason=reason, restart=restart):
+            self._admin.close_worker(number, reason, restart)
 
     async def retire_workers(self, workers: list[str] | None = None, names: list[Any] | None = None, **options: Any) -> dict[str, Any]:
-        """See ``Mover.retire``."""
-        return await self._mover.retire(workers, names, **options)
+        """See ``Orders.retire``."""
+        return await self._orders.retire(workers, names, **options)
 
     def _answer(self, query: Query) -> Any:
         try:

@@ -177,6 +177,7 @@ def remove_worker(state: ClusterState, worker: WorkerState, blame: bool, out: Ou
     """``worker`` is gone. ``blame``: it died, and what it was executing may be the reason; ``report``: the event that says how."""
     if state.recorder is not None:
         state.recorder.add(WorkerGone(worker.number))
+    state.departures += 1
     del state.workers[worker.address]
     del state.by_number[worker.number]
     del state.by_name[worker.name]

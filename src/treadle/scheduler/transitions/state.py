@@ -177,6 +177,9 @@ class ClusterState:
         self.avoided: dict[TaskState, WorkerState] = {}
         #: Copies that were ordered and have not come: who fetches them.
         self.replicating: dict[TaskState, list[WorkerState]] = {}
+        #: How many workers have left, and how often one was found not to have a value any more: who makes copies looks again.
+        self.departures: int = 0
+        self.replicas_lost: int = 0
         #: Scattered values that have fewer copies than they should, for want of workers.
         self.under_replicated: dict[TaskState, None] = {}
         #: To be added to ``now`` for the seconds since the epoch.

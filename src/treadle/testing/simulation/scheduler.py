@@ -15,14 +15,15 @@ from treadle.messages.codec import (
     decode_worker_to_scheduler,
 )
 from treadle.messages.nanny import WorkerDied
-from treadle.messages.scheduler_local import ReplicateKeys, Retire, Tick
+from treadle.messages.scheduler_local import Retire, Tick
 from treadle.messages.worker_scheduler import CloseWorker
 from treadle.scheduler.failures import CoreFailure
 from treadle.scheduler.liveness import Liveness, Nannies
-from treadle.scheduler.moving import LOOK_S
-from treadle.scheduler.policies import moving
+from treadle.scheduler.policies.retirement import Retirement
+from treadle.scheduler.policies.steps import LOOK_S, is_here
 from treadle.scheduler.sessions import Arrival, Session, Sessions
 from treadle.scheduler.transitions.machine import Transitions
+from treadle.scheduler.transitions.records import WorkerState
 from treadle.scheduler.transitions.state import Limits
 from treadle.scheduler.turns import Turns
 from treadle.testing.simulation.disk import Disk, SimulatedDirectory, SimulatedJournal, SimulatedWriter
@@ -168,38 +169,39 @@ class SimulatedScheduler:
         self._tick(self._series)
 
     def retire(self, numbers: list[int]) -> None:
-        """Empty these workers, and close them; as ``scheduler.moving.Mover`` does. One that cannot be emptied stays."""
+        """Empty these workers, by the product's own steps, and close them. One that cannot be emptied stays."""
         state = self.core.state
         leaving = [state.by_number[number] for number in numbers if number in state.by_number]
         self.tell(Retire([worker.number for worker in leaving]))
-        looks = [0]
+        retirement = Retirement(state, leaving, None, self.loop.time())
 
-        def look() -> None:
+        def step() -> None:
             if self.loop.stopped:
                 return
-            here = {worker: None for worker in leaving if state.by_number.get(worker.number) is worker}
-            looks[0] += 1
-            if all(moving.is_empty(worker, here) for worker in here):
-                for worker in here:
-                    session = self.sessions.by_number.get(worker.number)
-                    if session is not None:
-                        session.leaving = True
-                        self.sessions.send(worker.number, [CloseWorker("retired")], [])
-                if looks[0] > 100:
-                    self.tell(Retire([worker.number for worker in here], retiring=False))
-                elif here:
-                    # Again, because a connection that breaks may take the order with it.
-                    self.world.later(5 * LOOK_S, look)
+            for order in retirement.step(self.loop.time()):
+                self.tell(order)
+            if not retirement.done:
+                self.world.later(LOOK_S, step)
                 return
-            moves, stuck = moving.plan_retirement(state, here)
-            for recipient, ids in moves:
-                self.tell(ReplicateKeys(recipient, ids))
-            if stuck or looks[0] > 100:
-                self.tell(Retire([worker.number for worker in here], retiring=False))
-                return
-            self.world.later(LOOK_S, look)
+            self.tell(Retire([worker.number for worker in retirement.kept], retiring=False))
+            close([worker for worker in leaving if worker not in retirement.kept], 100)
 
-        look()
+        def close(workers: list[WorkerState], times: int) -> None:
+            here = [worker for worker in workers if is_here(state, worker)]
+            if self.loop.stopped or not here:
+                return
+            for worker in here:
+                session = self.sessions.by_number.get(worker.number)
+                if session is not None:
+                    session.leaving = True
+                    self.sessions.send(worker.number, [CloseWorker("retired")], [])
+            if times:
+                # Again, because a connection that breaks may take the order with it.
+                self.world.later(5 * LOOK_S, lambda: close(here, times - 1))
+            else:
+                self.tell(Retire([worker.number for worker in here], retiring=False))
+
+        step()
 
 
 _BYTES = re.compile(r"b'(\\.|[^'\\])*'|b\"(\\.|[^\"\\])*\"")

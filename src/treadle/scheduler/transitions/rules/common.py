@@ -88,6 +88,7 @@ def remove_replica(state: ClusterState, task: TaskState, worker: WorkerState) ->
     """``worker`` no longer holds the value of ``task``. Says nothing to anybody."""
     if task not in worker.has_what:
         return
+    state.replicas_lost += 1
     del worker.has_what[task]
     worker.nbytes -= task.nbytes
     state.total_nbytes -= task.nbytes

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from treadle.comm.interface import Role
-from treadle.messages.scheduler_local import ReplicateKeys, Retire
+from treadle.messages.scheduler_local import Retire
 from treadle.messages.worker_scheduler import CloseWorker
-from treadle.scheduler.policies import moving
+from treadle.scheduler.policies.retirement import Retirement
+from treadle.scheduler.policies.steps import LOOK_S
 from treadle.scheduler.transitions.machine import Transitions
 from treadle.scheduler.transitions.state import Limits
 from treadle.testing.simulation.balance.parties import AskingClient, TimedWorker, Work
@@ -17,8 +18,6 @@ from treadle.testing.simulation.balance.scenario import BalanceScenario, Die, Jo
 from treadle.testing.simulation.network import Connection, World
 from treadle.testing.simulation.scheduler import SimulatedScheduler, decoded, in_short
 
-#: Between two looks at a worker that retires.
-LOOK_S: Final = 0.1
 #: A submission is tried again so much later while what it needs is not there.
 AGAIN_S: Final = 0.2
 
@@ -171,27 +170,25 @@ class BalanceCluster:
 
             self.world.timer(step.for_s, go_on)
 
-    def _empty(self, worker: TimedWorker) -> None:
-        """As the scheduler's shell does: copies of what only it has are ordered until it can go."""
-        state = self.core.state
-        here = state.by_number.get(worker.number)
+    def _empty(self, worker: TimedWorker, retirement: Retirement | None = None) -> None:
+        """By the scheduler's own steps, until it can go, or stays because nobody can take what it has."""
+        here = self.core.state.by_number.get(worker.number)
         if here is None or not worker.alive:
             return
-        if moving.is_empty(here, [here]):
-            session = self.scheduler.sessions.by_number[worker.number]
-            session.leaving = True
-            self.scheduler.sessions.send(worker.number, [CloseWorker("retired")], [])
-            return
-        moves, stuck = moving.plan_retirement(state, [here])
-        if stuck and not here.processing:
-            # Nobody can take what it has.
+        if retirement is None:
+            retirement = Retirement(self.core.state, [here], None, self.world.now)
+        for order in retirement.step(self.world.now):
+            self.scheduler.tell(order)
+        if not retirement.done:
+            self.world.timer(LOOK_S, lambda: self._empty(worker, retirement))
+        elif retirement.kept:
             self.scheduler.tell(Retire([worker.number], retiring=False))
             worker.retiring = False
             del self.leaving[worker.name]
-            return
-        for recipient, ids in moves:
-            self.scheduler.tell(ReplicateKeys(recipient, ids))
-        self.world.timer(LOOK_S, lambda: self._empty(worker))
+        else:
+            session = self.scheduler.sessions.by_number[worker.number]
+            session.leaving = True
+            self.scheduler.sessions.send(worker.number, [CloseWorker("retired")], [])
 
     def _ask(self, place: int, step: Submit | Scatter) -> None:
         client = self.clients[step.client]

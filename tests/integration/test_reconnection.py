@@ -5,6 +5,7 @@ import contextlib
 import threading
 import time
 from collections import Counter
+from types import SimpleNamespace
 
 import dask
 import pytest
@@ -296,6 +297,33 @@ def test_held_results_survive_their_scheduler():
         assert {worker.name for worker in scene.scheduler.workers.values()} == {"a", "b"}
         del futures, more, data
         await until(lambda: not scene.scheduler.tasks and not any(worker.data for worker in scene.workers))
+
+    play(test)
+
+
+@pytest.mark.parametrize("ranges", [(9, 5), (5, 9)], ids=["below", "above"])
+def test_clients_keep_their_futures_wherever_the_next_scheduler_counts_from(monkeypatch, ranges):
+    drawn = iter(ranges)
+    monkeypatch.setattr("treadle.scheduler.sessions.secrets", SimpleNamespace(randbelow=lambda most: next(drawn)))
+
+    async def test(scene):
+        async with Proxy(scene.scheduler.address) as second_side:
+            first = scene.client
+            async with Client(second_side.address, security=SECURITY, asynchronous=True, set_as_default=False) as second:
+                held = [client.map(step, range(at, at + 10)) for at, client in ((0, first), (10, second))]
+                assert await first.gather(held[0]) + await second.gather(held[1]) == list(range(1, 21))
+                numbers = {client.id: client.number for client in scene.scheduler.clients.values()}
+                second_side.refusing = True
+                await scene.replace_scheduler()
+                await until(lambda: scene.scheduler.clients and len(scene.scheduler.workers) == 2)
+                # Who comes between the two must not be given the number of the second.
+                async with Client(scene.scheduler.address, security=SECURITY, asynchronous=True, set_as_default=False) as between:
+                    assert await between.submit(step, 100) == 101
+                    second_side.heal()
+                    await until(lambda: len(scene.scheduler.clients) == 3)
+                    assert {id: scene.scheduler.clients[id].number for id in numbers} == numbers
+                    assert await first.gather(first.map(step, held[0])) == list(range(2, 12))
+                    assert await second.gather(second.map(step, held[1])) == list(range(12, 22))
 
     play(test)
 

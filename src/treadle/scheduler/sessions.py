@@ -118,12 +118,17 @@ class Sessions:
         return 0 < number < _MOST and number not in self.by_number
 
     def rename(self, session: Session, number: int) -> Session | None:
-        """The stream is that of a party that has a number already. Returns the stream that it had, if that is still here."""
+        """The stream is that of a party that has a number already. Returns the stream that it had, if that is still here.
+
+        Newcomers go on to get numbers of this scheduler's own range: those next to a returner's are of others who may come back, too.
+        """
         before = self.by_number.get(number)
         del self.by_number[session.number]
         session.number = number
         self.by_number[number] = session
-        self._next_number = max(self._next_number, number + 1)
+        if number >= self._next_number and number // NUMBERS_OF_AN_INCARNATION == self.incarnation:
+            # An earlier scheduler has drawn the same range, and others who have numbers of it may still come back.
+            self.begin_another_incarnation()
         return before
 
     def is_current(self, session: Session) -> bool:

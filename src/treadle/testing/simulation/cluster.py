@@ -36,6 +36,9 @@ class Cluster:
         #: None while there is none.
         self.scheduler: SimulatedScheduler | None = None
         self._schedulers = 0
+        #: Chance of its own, so that scenarios with growing numbers are what they always were.
+        self._numbers = Random(f"numbers {scenario.seed}") if scenario.drawn else None
+        self._incarnations: set[int] = set()
         #: The core of the last scheduler.
         self.core: Transitions
         #: Until then schedulers look at their clocks.
@@ -81,11 +84,13 @@ class Cluster:
             scatter_replicas=scenario.scatter_replicas,
         )
         self._schedulers += 1
+        incarnation, first_attempt = self._draw_numbers()
         try:
             self.scheduler = SimulatedScheduler(
                 self.world,
                 limits,
-                self._schedulers,
+                incarnation,
+                first_attempt,
                 self.disk,
                 scenario.compaction_bytes,
                 self._validate_every,
@@ -95,8 +100,17 @@ class Cluster:
             assert self.disk is not None and self.disk.full, error
             self.world.later(0.1, self.start_scheduler)
             return
+        self._incarnations.add(incarnation)
         self.core = self.scheduler.core
         self.world.note(f"scheduler {self._schedulers} starts")
+
+    def _draw_numbers(self) -> tuple[int, int]:
+        """Incarnation, and the first attempt, of the next scheduler."""
+        if self._numbers is None:
+            return self._schedulers, (self._schedulers - 1) << 6
+        # Of few, so that neighbours are met. That two schedulers in a row draw the same out of thousands is left out.
+        incarnation = self._numbers.choice([number for number in range(1, 20) if number not in self._incarnations])
+        return incarnation, self._numbers.randrange(12) << 6
 
     def kill_scheduler(self, chance: Random, down_s: float) -> None:
         if self.scheduler is None:

@@ -68,6 +68,8 @@ class Scenario:
     recovery_grace_s: float = 0.0
     #: Schedulers that are killed, and whether they have a journal; when that is compacted; times at which the disk is slow, or full.
     scheduler_deaths: int = 0
+    #: Their numbers are drawn, as those of real ones are; else they grow.
+    drawn: bool = False
     journal: bool = False
     compaction_bytes: int = 2**20
     slow_disks: int = 0
@@ -121,7 +123,7 @@ def with_script(scenario: Scenario) -> Scenario:
     return replace(scenario, script=tuple(sorted(steps)))
 
 
-def scenario_of(seed: int) -> Scenario:
+def scenario_of(seed: int, drawn: bool = False) -> Scenario:
     """A scenario with everything in it, more or less of it by chance."""
     chance = random.Random(f"scenario {seed}")
 
@@ -163,6 +165,7 @@ def scenario_of(seed: int) -> Scenario:
         grace_s=some(5.0, 5.0, 5.0, 0.03, 0.0),
         recovery_grace_s=2.0,
         scheduler_deaths=chance.choice((0, 0, 1, 1, 3)),
+        drawn=drawn,
         journal=chance.random() < 0.7,
         compaction_bytes=chance.choice((2**20, 4000)),
         slow_disks=chance.choice((0, 0, 2)),

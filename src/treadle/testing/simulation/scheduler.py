@@ -43,6 +43,7 @@ class SimulatedScheduler:
         world: World,
         limits: Limits,
         incarnation: int,
+        first_attempt: int,
         disk: Disk | None,
         compact_from_bytes: int,
         validate_every: int,
@@ -51,7 +52,7 @@ class SimulatedScheduler:
         self.world = world
         self.incarnation = incarnation
         self.loop = SimulatedLoop(world)
-        self.core = Transitions(limits, f"incarnation {incarnation}", (incarnation - 1) << 6)
+        self.core = Transitions(limits, f"incarnation {incarnation}", first_attempt)
         self._validate_every = validate_every
         self._turns_taken = 0
         #: Numbers of workers whose nannies have said that they died: what they had sent may come behind that.

@@ -36,7 +36,7 @@ class BalanceCluster:
             no_workers_timeout_s=scenario.no_workers_timeout_s,
         )
         self.ticking = True
-        self.scheduler = SimulatedScheduler(self.world, limits, 1, None, 2**20, 0, lambda: self.ticking)
+        self.scheduler = SimulatedScheduler(self.world, limits, 1, 0, None, 2**20, 0, lambda: self.ticking)
         #: Those who are here, by name; and all that ever were, by address.
         self.workers: dict[str, TimedWorker] = {}
         self.by_address: dict[str, Any] = {}

@@ -182,8 +182,12 @@ def test_a_value_that_cannot_be_sent_is_the_error_of_who_needs_it(scene):
         await from_alice.until_finished(1)
         from_bob.meet(from_alice)
         from_bob.node(2, repr, "k1", at=[from_alice])
-        await from_bob.until(from_bob.erred)
-        assert isinstance(load_error(from_bob.erred()[2]), TypeError)
+        if alice.address.startswith("inproc"):
+            # It need not be pickled there.
+            await from_bob.until_finished(2)
+        else:
+            await from_bob.until(from_bob.erred)
+            assert isinstance(load_error(from_bob.erred()[2]), TypeError)
         await alice.close()
         await bob.close()
 

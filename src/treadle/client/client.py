@@ -101,6 +101,7 @@ class Client(CollectionMethods, ClusterMethods, DatasetMethods, IntrospectionMet
         self._functions = Functions()
         self._last_function = (None, None)
         self._submissions = 0
+        self._near: dict[str, str] = {}
         self._entered: list[AbstractContextManager[Any]] = []
         self._starting: asyncio.Future[None] | None = None
         self._closing: asyncio.Future[None] | None = None
@@ -183,6 +184,10 @@ class Client(CollectionMethods, ClusterMethods, DatasetMethods, IntrospectionMet
         await asyncio.shield(self._begin())
         return self
 
+    def is_near(self, address: str, near_address: str) -> None:
+        """The worker with that address is in this process, where it is reached at the other one."""
+        self._near[address] = near_address
+
     def _open_session(self) -> Session:
         """The stream, not yet connected: calls may be made, they are sent later."""
         if self._session is None:
@@ -197,6 +202,7 @@ class Client(CollectionMethods, ClusterMethods, DatasetMethods, IntrospectionMet
                 reconnect_grace_s=grace_s,
             )
             self._pool = PeerPool(loop, session=id, limit=self._connection_limit)
+            self._pool.near = self._near
         return self._session
 
     async def _start(self) -> None:

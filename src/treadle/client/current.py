@@ -227,13 +227,15 @@ class _ClientsOfWorker:
 
 
 def _make_client(worker: Any, *, asynchronous: bool) -> Any:
-    return factory("client")(
+    client = factory("client")(
         worker.scheduler_address,
         security=getattr(worker, "security", None),
         set_as_default=False,
         asynchronous=asynchronous,
         name="worker",
     )
+    client.is_near(worker.address, worker.near_address)
+    return client
 
 
 def worker_opened(worker: Any) -> None:

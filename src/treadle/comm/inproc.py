@@ -60,6 +60,7 @@ class InprocComm(Comm):
     """One end of a pair. What both ends touch (inboxes, ends, wake-ups) is guarded by the lock they share."""
 
     _other: InprocComm
+    by_reference = True
 
     def __init__(
         self,

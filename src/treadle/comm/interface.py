@@ -43,6 +43,8 @@ class Comm(ABC):
     #: Address of this end and of the other, ``scheme://...``.
     local_address: str
     peer_address: str
+    #: Frames stay in the process: the other end gets the very objects that are sent as buffers.
+    by_reference: bool = False
     #: What the other party said of itself in the handshake. On the connecting side: the listener's session id, and its own role.
     peer: Introduction
 

@@ -244,6 +244,41 @@ def belongs_in_a_thread(block: Block) -> bool:
     return len(data) > _LONG_BYTES or _FUTURES in data or _LONG_BESIDE in data
 
 
+class _Handed(bytearray):
+    """Values in the place of a buffer that they would be pickled to: for who is in the same process."""
+
+    __slots__ = ("values",)
+    values: list[Any]
+
+
+def _take_handed(buffer: _Handed) -> list[Any]:
+    return buffer.values
+
+
+#: A pickle that calls ``_take_handed`` with the one buffer beside it.
+_HANDED: Final = pickle.dumps(_Beside(_take_handed, bytearray()), PROTOCOL, buffer_callback=lambda buffer: False)
+
+
+def hand_over(ids: Sequence[int], values: Sequence[Any]) -> tuple[list[Block], list[Buffer]]:
+    """As ``pack_values``, over a connection that passes frames by reference: the other end gets the very objects."""
+    if not ids:
+        return [], []
+    handed = _Handed()
+    handed.values = list(values)
+    return [Block(list(ids), _HANDED, 1)], [handed]
+
+
+def pack_or_hand_over(ids: Sequence[int], values: Sequence[Any], sizes: Sequence[int]) -> tuple[list[Block], list[Buffer]]:
+    """As ``hand_over``, for another party: it gets copies of what can be pickled, in which futures become its own."""
+    blocks, buffers, failed = pack_values(ids, values, sizes)
+    if not failed:
+        return blocks, buffers
+    by_id = dict(zip(ids, values, strict=True))
+    handed = [id for id, _ in failed]
+    more, beside = hand_over(handed, [by_id[id] for id in handed])
+    return blocks + more, buffers + beside
+
+
 def unpack_block(block: Block, buffers: Sequence[Buffer]) -> list[Any]:
     """The values of ``block.ids``. Raises PeerProtocolError when they are not as many, and what unpickling raises."""
     values = pickle.loads(block.pickle, buffers=buffers)

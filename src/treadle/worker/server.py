@@ -167,6 +167,8 @@ class Worker:
         self._at_close: list[Callable[[], Awaitable[object]]] = []
         self._process = psutil.Process()
         self._listener: Listener | None = None
+        #: For the clients of its own tasks, for which nothing need be pickled.
+        self._near_listener: Listener | None = None
         self._stream: SchedulerStream | None = None
         self._finished: asyncio.Event | None = None
         # Made when it starts, when host and loop are known.
@@ -180,6 +182,13 @@ class Worker:
         Worker._instances.add(self)
 
     # ------------------------------------------------------------------------------------- what it knows
+
+    @property
+    def near_address(self) -> str:
+        """Where it serves data to the clients of its own tasks, without pickling it. Raises ValueError before it was started."""
+        if self._near_listener is None:
+            raise ValueError("the worker has no address before it is started: await it")
+        return self._near_listener.contact_address
 
     @property
     def address(self) -> str:
@@ -306,15 +315,16 @@ class Worker:
             assert failure is not None
             raise failure
         self._address = self._listener.contact_address
+        self._near_listener = await listen("inproc://", partial(self._accept, is_own=True), session=self._session, secret=secret)
         if self._contact_address:
             scheme = parse_address(self._address)[0]
             self._address = self._contact_address if "://" in self._contact_address else f"{scheme}://{self._contact_address}"
 
-    def _accept(self, comm: Any) -> None:
+    def _accept(self, comm: Any, *, is_own: bool = False) -> None:
         if self.status not in (Status.running, Status.starting, Status.paused, Status.closing_gracefully) or not hasattr(self, "_server"):
             comm.abort()
             return
-        self._server.accept(comm)
+        self._server.accept(comm, is_own=is_own)
 
     def _make_parts(self, secret: bytes) -> None:
         settings = self._settings
@@ -446,6 +456,8 @@ class Worker:
         for task in list(self._background):
             if task is not current:
                 task.cancel()
+        if self._near_listener is not None:
+            await self._near_listener.stop()
         if self._listener is not None:
             await self._listener.stop()
         if self._stream is not None:

@@ -10,12 +10,12 @@ from typing import Any, Final
 
 from treadle.comm.interface import Buffer, Comm, Role
 from treadle.exceptions import CommClosedError, PeerProtocolError
-from treadle.messages.base import Message
+from treadle.messages.base import Message, TaskError
 from treadle.messages.codec import decode_peer_to_worker, encode
 from treadle.messages.local import DataLost, DataPut
 from treadle.messages.worker_worker import Busy, Data, DataStored, GetData, PeerRefused, PutData
 from treadle.serialize.sizes import sizeof, type_name
-from treadle.serialize.values import belongs_in_a_thread, pack_values
+from treadle.serialize.values import belongs_in_a_thread, hand_over, pack_or_hand_over, pack_values
 from treadle.utils.buffers import Buffers
 from treadle.worker.data.store import Store
 from treadle.worker.unpacking import Unpack
@@ -49,7 +49,8 @@ class DataServer:
         self._unpack_block = unpack
         self._max_incoming = max_incoming
         self._max_answer_bytes = max_answer_bytes
-        self._comms: dict[Comm, None] = {}
+        #: Those that are open, and whether a client of this worker's tasks is at the other end.
+        self._comms: dict[Comm, bool] = {}
         #: Long answers that are made or sent.
         self._under_way: dict[asyncio.Task[None], None] = {}
 
@@ -57,12 +58,12 @@ class DataServer:
     def under_way(self) -> int:
         return len(self._under_way)
 
-    def accept(self, comm: Comm) -> None:
-        """A ``CommHandler``."""
+    def accept(self, comm: Comm, *, is_own: bool = False) -> None:
+        """A ``CommHandler``. ``is_own``: it comes from a client of this worker's own tasks, in this process."""
         if comm.peer.role is not Role.PEER:
             comm.abort()
             return
-        self._comms[comm] = None
+        self._comms[comm] = is_own
 
         def on_closed(error: Exception | None) -> None:
             self._comms.pop(comm, None)
@@ -103,7 +104,7 @@ class DataServer:
             sizes.append(found[1])
             total += found[1]
         if total <= _SMALL_BYTES:
-            answer, buffers, lost = self._pack(request.request, ids, keys, sizes, missing)
+            answer, buffers, lost = self._pack(comm, request.request, ids, keys, sizes, missing)
             self._answer(comm, answer, buffers, lost)
         elif len(self._under_way) >= self._max_incoming:
             comm.send(encode([Busy(request.request)]))
@@ -112,13 +113,13 @@ class DataServer:
 
     async def _get_large(self, comm: Comm, request: int, ids: list[int], keys: list[object], sizes: list[int], missing: list[int]) -> None:
         loop = asyncio.get_running_loop()
-        answer, buffers, lost = await loop.run_in_executor(self._offload, self._pack, request, ids, keys, sizes, missing)
+        answer, buffers, lost = await loop.run_in_executor(self._offload, self._pack, comm, request, ids, keys, sizes, missing)
         self._answer(comm, answer, buffers, lost)
         # It counts until it is on its way.
         await comm.drained(_LARGE_BYTES)
 
     def _pack(
-        self, request: int, ids: list[int], keys: list[object], sizes: list[int], missing: list[int]
+        self, comm: Comm, request: int, ids: list[int], keys: list[object], sizes: list[int], missing: list[int]
     ) -> tuple[Data, list[Buffer], list[int]]:
         """The answer, its buffers, and the ids that the store has lost. In any thread."""
         values: list[Any] = []
@@ -133,7 +134,13 @@ class DataServer:
                 continue
             here.append(id)
             here_sizes.append(size)
-        blocks, buffers, failed = pack_values(here, values, here_sizes)
+        failed: list[tuple[int, TaskError]] = []
+        if self._comms.get(comm):
+            blocks, buffers = hand_over(here, values)
+        elif comm.by_reference:
+            blocks, buffers = pack_or_hand_over(here, values, here_sizes)
+        else:
+            blocks, buffers, failed = pack_values(here, values, here_sizes)
         return Data(request, blocks, missing + lost, failed), buffers, lost
 
     def _answer(self, comm: Comm, answer: Data, buffers: list[Buffer], lost: list[int]) -> None:

@@ -29,7 +29,7 @@ from treadle.messages.worker_worker import PutData
 from treadle.serialize.containers import KINDS, with_items
 from treadle.serialize.errors import load_error
 from treadle.serialize.sizes import sizeof, type_name
-from treadle.serialize.values import pack_values
+from treadle.serialize.values import pack_or_hand_over, pack_values
 
 _MISSING: Final = object()
 
@@ -173,7 +173,7 @@ class DataMethods(ClientBase):
             for position in positions:
                 takers[position].append(number)
         types, sizes = zip(*[(type_name(named[key]), sizeof(named[key])) for key in keys], strict=True)
-        packed = [_packed(positions, ids, keys, named) for _, positions in parts]
+        packed = [_packed(positions, ids, keys, named, self.pool.is_here(address)) for (_, address, _), positions in parts]
         scattered = KeysScattered(list(ids), keys, takers, list(sizes), list(types))
         try:
             put = [self.pool.put(address, message, buffers) for ((_, address, _), _), (message, buffers) in zip(parts, packed, strict=True)]
@@ -226,11 +226,20 @@ def _waiting_for(states: Iterable[KeyState]) -> AbstractContextManager[None]:
     return nullcontext()
 
 
-def _packed(positions: Sequence[int], ids: range, keys: list[Any], named: Mapping[Any, Any]) -> tuple[PutData, Sequence[Any]]:
-    """What a worker is sent that takes the values at these positions. Raises TypeError for one that cannot be pickled."""
+def _packed(
+    positions: Sequence[int], ids: range, keys: list[Any], named: Mapping[Any, Any], is_here: bool
+) -> tuple[PutData, Sequence[Any]]:
+    """What a worker is sent that takes the values at these positions. Raises TypeError for one that cannot be pickled.
+
+    ``is_here``: the worker is in this process, and gets those themselves.
+    """
     chosen = [ids[position] for position in positions]
     values = [named[keys[position]] for position in positions]
-    blocks, buffers, failed = pack_values(chosen, values, [sizeof(value) for value in values])
+    sizes = [sizeof(value) for value in values]
+    if is_here:
+        blocks, buffers = pack_or_hand_over(chosen, values, sizes)
+        return PutData(0, chosen, [keys[position] for position in positions], blocks), buffers
+    blocks, buffers, failed = pack_values(chosen, values, sizes)
     if failed:
         id, error = failed[0]
         raise TypeError(f"the value of {keys[id - ids.start]!r} cannot be scattered: {error.exception_text}") from load_error(error)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from treadle.client.session.requests import refusal
+from treadle.comm.addressing import parse_address
 from treadle.comm.interface import Buffer, Introduction, Role
 from treadle.comm.peer import PeerConnection
 from treadle.comm.registry import connect
@@ -43,8 +44,14 @@ class PeerPool:
         #: The cluster's, once it is known; nobody asks for data before.
         self.secret = b""
         self._limit = limit
+        #: Of workers in this process: where it reaches them without leaving it, by the addresses that others use.
+        self.near: dict[str, str] = {}
         #: In the order of their last use.
         self._connections: dict[str, asyncio.Task[PeerConnection]] = {}
+
+    def is_here(self, address: str) -> bool:
+        """Whether a worker is in this process, so that it gives and takes values themselves."""
+        return parse_address(self.near.get(address, address))[0] == "inproc"
 
     async def get(self, address: str, ids: Sequence[int]) -> Fetched:
         """Fetch the values of these ids from a worker, in as many answers as it needs. Raises OSError that names it."""
@@ -105,7 +112,7 @@ class PeerPool:
         return await asyncio.shield(task)
 
     async def _connect(self, address: str) -> PeerConnection:
-        comm = await connect(address, self._introduction, secret=self.secret, timeout_s=CONNECT_S)
+        comm = await connect(self.near.get(address, address), self._introduction, secret=self.secret, timeout_s=CONNECT_S)
         return PeerConnection(comm)
 
     def _close_idle(self) -> None:

@@ -244,3 +244,12 @@ def test_it_can_be_an_error(client, other):
     with dask.config.set({"treadle.client.redefined-keys": "maybe"}), pytest.raises(ValueError, match=r"treadle\.client\.redefined-keys"):
         client.submit(inc, 3, key="another")
     assert mine.result() == 2
+
+
+def test_a_key_of_another_client_that_was_released_before_it_is_told(client, other):
+    held = other.submit(inc, 1, key="released")
+    wait(held)
+    for i in range(20):
+        client.submit(inc, i + 10, key="released")
+        # Its turn must not be disturbed: what else it hears comes through.
+        assert client.submit(inc, i, pure=False).result(LIMIT_S) == i + 1

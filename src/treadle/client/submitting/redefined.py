@@ -37,10 +37,12 @@ def tell_redefined(keys: Sequence[Key]) -> None:
 
 
 def hear_redefined(keys: Sequence[Key]) -> None:
-    """The scheduler says so, of what was sent: never raises."""
+    """The scheduler says so, of what was sent; of what was released meanwhile it does not matter. Never raises."""
+    if not keys:
+        return
     try:
         warnings.warn(_text(keys), RedefinedKeyWarning, stacklevel=1)
-    except RedefinedKeyWarning as warning:  # the user's filter makes errors of warnings
+    except Warning as warning:  # the user's filter makes errors of warnings
         logger.warning("%s", warning)
 
 

@@ -84,8 +84,8 @@ class Scene:
             await listener.stop()
         dead = self.scheduler
         dead.status = Status.closed
-        for task in dead._background:
-            task.cancel()
+        dead._background.cancel()
+        dead._house.cancel()
         for session in list(dead._sessions.by_number.values()):
             session.comm.abort()
         self.scheduler = Scheduler(security=SECURITY, host="127.0.0.1", port=port, validate=True, **options)

@@ -14,6 +14,7 @@ from typing import Any
 from treadle.comm.security import Security
 from treadle.deploy.cluster import Cluster
 from treadle.unused_settings import take_dashboard_options
+from treadle.utils.background import Background
 from treadle.utils.status import Status
 
 logger = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ class SpecCluster(Cluster):
         self.workers: dict[Any, Any] = {}
         self._next_name = 0
         self._reconciling: asyncio.Lock | None = None
-        self._watches: set[asyncio.Task[None]] = set()
+        self._background = Background("cluster")
         self._unsilence = _silence(silence_logs)
         super().__init__(name=name, asynchronous=asynchronous, loop=loop, security=security)
         if not asynchronous:
@@ -76,8 +77,7 @@ class SpecCluster(Cluster):
         await self._follow_spec()
 
     async def _close(self, timeout_s: float) -> None:
-        for watch in self._watches:
-            watch.cancel()
+        self._background.cancel()
         workers, self.workers = list(self.workers.values()), {}
         try:
             outcomes = await asyncio.gather(*(_close_worker(worker, timeout_s) for worker in workers), return_exceptions=True)
@@ -124,9 +124,7 @@ class SpecCluster(Cluster):
 
         async def change_and_follow() -> None:
             change(argument)
-            task = asyncio.ensure_future(self._follow_spec_or_log())
-            self._watches.add(task)
-            task.add_done_callback(self._watches.discard)
+            self._background.spawn("scaling", self._follow_spec())
 
         self._loop_runner.sync(change_and_follow)
         return None
@@ -182,9 +180,7 @@ class SpecCluster(Cluster):
             if isinstance(outcome, BaseException):
                 self._gone(name, worker)
             else:
-                watch = asyncio.ensure_future(_watch(weakref.ref(self), name, worker))
-                self._watches.add(watch)
-                watch.add_done_callback(self._watches.discard)
+                self._background.spawn(f"watcher of worker {name}", _watch(weakref.ref(self), name, worker))
         if failures:
             raise failures[0]
 
@@ -206,18 +202,11 @@ class SpecCluster(Cluster):
             return
         del self.workers[name]
         if name in self.worker_spec and getattr(worker, "restart_requested", False) and self.status is Status.running:
-            restart = asyncio.ensure_future(self._follow_spec_or_log())
-            self._watches.add(restart)
-            restart.add_done_callback(self._forget_watch)
+            self._background.spawn(f"replacing worker {name}", self._follow_spec())
             return
         self.worker_spec.pop(name, None)
         if hasattr(self.scheduler, "replaced_names"):
             self.scheduler.replaced_names.discard(str(name))
-
-    def _forget_watch(self, task: asyncio.Task[None]) -> None:
-        self._watches.discard(task)
-        if not task.cancelled():
-            task.exception()  # it is in the log
 
     # ------------------------------------------------------------------------------------------ what it is
 

@@ -15,6 +15,7 @@ from typing import Final
 from treadle.exceptions import JournalError
 from treadle.journal.directory import Directory
 from treadle.journal.format import Buffer, Header, pack_header, pack_record
+from treadle.utils.background import start_thread
 from treadle.utils.private import create_private
 
 #: Shortest time between two syncs, seconds. Nobody but the acknowledgement of submissions waits for one.
@@ -73,8 +74,7 @@ class Writer:
         self._start()
 
     def _start(self) -> None:
-        self._thread = threading.Thread(target=self._run, name="treadle-journal", daemon=True)
-        self._thread.start()
+        self._thread = start_thread("treadle-journal", self._run, self._ended)
 
     # ------------------------------------------------------------------------------------- the loop's thread
 
@@ -151,6 +151,10 @@ class Writer:
                 os.close(self._file)
                 return
             self._closing.wait(RETRY_S if self._failure is not None else PAUSE_S)
+
+    def _ended(self, name: str, error: BaseException) -> None:
+        """In the thread, at its unexpected end: as when the disk refuses, and for good."""
+        self._fail(f"its writer has failed: {error!r}; start the scheduler anew")
 
     def _write(self, records: list[tuple[Buffer, Sequence[Buffer]] | Rotation]) -> None:
         """Write and sync all of ``records``, and remove them from the list as they become safe."""

@@ -15,7 +15,6 @@ import shutil
 import signal
 import socket
 import sys
-import threading
 import traceback
 from functools import partial
 from importlib import import_module
@@ -23,6 +22,7 @@ from typing import Any
 
 from treadle.nanny.channel import EXIT_RESTART, StartWorker, StopWorker, WorkerFailed, WorkerStarted, receive, send
 from treadle.utils import interpreter
+from treadle.utils.background import start_thread
 from treadle.utils.event_loop import new_event_loop, run
 from treadle.utils.execution_record import ExecutionRecord, set_record_of_process
 from treadle.utils.logs import configure_logging, follow_log_state
@@ -81,7 +81,8 @@ async def _run(channel: socket.socket, start: StartWorker, note: str) -> int:
 
     loop.add_signal_handler(signal.SIGTERM, obey, StopWorker(ORPHAN_TIMEOUT_S, "SIGTERM", 128 + signal.SIGTERM))
     loop.add_signal_handler(signal.SIGINT, lambda: None)
-    threading.Thread(target=_listen, args=(channel, loop, obey), name="nanny-channel", daemon=True).start()
+    # One that nobody can tell to end must not go on: the nanny sees that it has ended, and starts another.
+    start_thread("nanny-channel", partial(_listen, channel, loop, obey), lambda name, error: os._exit(1))
     try:
         worker = await _start(start)
     except BaseException as error:

@@ -20,6 +20,7 @@ from typing import Any
 from treadle.nanny.channel import StartWorker, StopWorker, WorkerFailed, WorkerStarted, pack
 from treadle.nanny.oom import OomKills
 from treadle.nanny.watch import ProcessSight, look_at, why_out_of_memory
+from treadle.utils.background import Background
 from treadle.utils.child_process import ChildProcess
 from treadle.utils.execution_record import ExecutionRecord, make_descriptor
 from treadle.utils.standard_streams import stdout_for_child
@@ -175,7 +176,7 @@ class WorkerProcess:
         return await self.wait()
 
     async def _until_end(self, process: ChildProcess) -> int:
-        pump = asyncio.ensure_future(self._pump(process.stderr))
+        pump = Background(f"worker process {process.pid}").spawn("reading its stderr", self._pump(process.stderr))
         code = await process.wait()
         self.ended_at = time()
         if not self.kill_reason:

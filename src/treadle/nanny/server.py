@@ -8,7 +8,7 @@ import os
 import pickle
 import secrets
 import sys
-from collections.abc import Coroutine, Generator
+from collections.abc import Generator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -45,6 +45,7 @@ from treadle.nanny.watch import StoppedWatch
 from treadle.serialize import by_value
 from treadle.serialize.run import run_function
 from treadle.unused_settings import begin, take_dashboard_options
+from treadle.utils.background import Background
 from treadle.utils.logs import log_state
 from treadle.utils.main_script import main_script
 from treadle.utils.memory_limit import parse_memory_limit
@@ -144,13 +145,14 @@ class Nanny:
         self._unsent_deaths: list[WorkerDied] = []
         self._welcome: asyncio.Future[NannyWelcome] | None = None
         self._closed = asyncio.Event()
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._background = Background(f"nanny {self.name or self.id}", self._cannot_go_on)
         self._closing: asyncio.Task[None] | None = None
         self._supervisor = Supervisor(
             self._make_process,
             start_timeout_s=_START_TIMEOUT_S if self.death_timeout is None else self.death_timeout,
             died=self._worker_died,
             ended=self._worker_ended,
+            failed=self._cannot_go_on,
         )
 
     # ------------------------------------------------------------------------------------------ what it is
@@ -210,10 +212,11 @@ class Nanny:
             self.status = Status.failed
             raise
         self.status = Status.running
-        self._spawn(self._heartbeats())
+        self._background.spawn("heartbeats", self._heartbeats(), endless=True)
         own = settings.nanny_settings()
         if self.memory_limit and own.terminate_fraction is not None:
-            self._spawn(guard_memory(lambda: self.process, self.memory_limit, own.terminate_fraction, own.memory_interval_s))
+            guard = guard_memory(lambda: self.process, self.memory_limit, own.terminate_fraction, own.memory_interval_s)
+            self._background.spawn("memory guard", guard, endless=True)
         return self
 
     async def close(self, timeout: float = _STOP_TIMEOUT_S, reason: str = "nanny-close") -> None:
@@ -225,8 +228,7 @@ class Nanny:
     async def _close(self, timeout_s: float, reason: str) -> None:
         self.status = Status.closing
         await self._supervisor.close(timeout_s, reason)
-        for task in self._tasks:
-            task.cancel()
+        self._background.cancel()
         if self._comm is not None:
             await self._comm.close()
         self.status = Status.closed
@@ -346,7 +348,7 @@ class Nanny:
 
     def _worker_ended(self) -> None:
         logger.info("The worker of %s is closed, and so is its nanny", self.name or self.id)
-        self._spawn(self.close(reason="worker-closed"))
+        self._background.spawn("closing", self.close(reason="worker-closed"))
 
     # ------------------------------------------------------------------------------------------ the scheduler
 
@@ -364,11 +366,11 @@ class Nanny:
                     if self._welcome is not None and not self._welcome.done():
                         self._welcome.set_result(message)
                 case RestartWorker():
-                    self._spawn(self._restart_for_scheduler(message))
+                    self._background.spawn("restarting its worker", self._restart_for_scheduler(message))
                 case NannyRun():
-                    self._spawn(self._run_for_scheduler(message))
+                    self._background.spawn("running a function", self._run_for_scheduler(message))
                 case CloseNanny():
-                    self._spawn(self.close(reason=message.reason))
+                    self._background.spawn("closing", self.close(reason=message.reason))
 
     def _on_comm_closed(self, comm: Comm, error: Exception | None) -> None:
         if self._closing is not None or comm is not self._comm:
@@ -379,10 +381,10 @@ class Nanny:
             return
         if self.status is Status.starting or isinstance(error, PeerProtocolError):
             logger.info("The nanny of %s closes: %s", self.name or self.id, why)
-            self._spawn(self.close(reason="scheduler-gone"))
+            self._background.spawn("closing", self.close(reason="scheduler-gone"))
         elif not self._coming_back:
             self._coming_back = True
-            self._spawn(self._come_back(why))
+            self._background.spawn("coming back", self._come_back(why))
 
     async def _restart_for_scheduler(self, order: RestartWorker) -> None:
         try:
@@ -417,11 +419,12 @@ class Nanny:
                 logger.warning("Worker process %s has been stopped for %.3g s; another one is started", process.pid, limit_s)
                 await process.kill(0, f"it had been stopped for {limit_s:g} s")
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, Any]) -> None:
-        """Run it beside, until done or closed."""
-        task = asyncio.ensure_future(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _cannot_go_on(self, name: str, error: BaseException) -> None:
+        """A worker that nobody watches must not go on."""
+        if self._closing is None:
+            self.failure = f"{name} has failed: {error!r}"
+            logger.critical("The nanny of %s closes its worker and ends: %s", self.name or self.id, self.failure)
+            self._background.spawn("closing", self.close(reason="nanny-failed"))
 
 
 def _sendable(configuration: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 
 from treadle.nanny.channel import EXIT_RESTART
 from treadle.nanny.process import WorkerProcess
+from treadle.utils.background import Background, FailureHandler
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,7 @@ class Supervisor:
         start_timeout_s: float,
         died: Callable[[WorkerProcess, int, bool], None],
         ended: Callable[[], None],
+        failed: FailureHandler,
     ) -> None:
         self._make = make
         self._start_timeout_s = start_timeout_s
@@ -40,6 +42,7 @@ class Supervisor:
         self._lock = asyncio.Lock()
         #: The current one, running or starting, or one that crashed and is to be replaced.
         self.process: WorkerProcess | None = None
+        self._background = Background("nanny", failed)
         self._watch: asyncio.Task[None] | None = None
         self._born = 0.0
         self._backoff_s = 0.0
@@ -103,7 +106,7 @@ class Supervisor:
             raise
         self._born = asyncio.get_running_loop().time()
         if self.process is process:
-            self._watch = asyncio.ensure_future(self._see_its_end(process))
+            self._watch = self._background.spawn(f"watcher of worker process {process.pid}", self._see_its_end(process))
 
     async def _see_its_end(self, process: WorkerProcess) -> None:
         """Wait until the process ends; then say so, and replace it if it crashed."""

@@ -31,6 +31,7 @@ from treadle.scheduler.recovery import DURABLE, Recovery, recover
 from treadle.scheduler.sessions import Arrival, Sessions, messages_of
 from treadle.scheduler.transitions.machine import Event, Transitions
 from treadle.scheduler.transitions.records import ClientState
+from treadle.utils.background import Background
 from treadle.utils.child_process import ChildProcess
 from treadle.version import __version__
 
@@ -93,6 +94,7 @@ class Journal:
         self._promises: deque[tuple[int, ClientState, int]] = deque()
         #: (number of a record, worker, id): values to be dropped when that record is durable.
         self._drops: deque[tuple[int, int, int]] = deque()
+        self._background = Background("journal")
         self._compaction: asyncio.Task[None] | None = None
         self._closed = False
         self.compactions = 0
@@ -246,7 +248,7 @@ class Journal:
         self._segment += 2
         whole = asyncio.Event()
         self._writer.rotate(self._segment, whole.set)
-        self._compaction = self._loop.create_task(self._make_snapshot(snapshot, whole))
+        self._compaction = self._background.spawn("compaction", self._make_snapshot(snapshot, whole))
 
     async def _make_snapshot(self, number: int, whole: asyncio.Event) -> None:
         await whole.wait()

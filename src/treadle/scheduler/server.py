@@ -7,7 +7,7 @@ import logging
 import os
 import secrets
 import uuid
-from collections.abc import Generator, Sequence
+from collections.abc import Coroutine, Generator, Sequence
 from time import time
 from typing import Any, Final
 
@@ -44,6 +44,7 @@ from treadle.scheduler.transitions.state import Limits
 from treadle.scheduler.turns import Turns
 from treadle.scheduler.watchdog import Watchdog
 from treadle.unused_settings import begin, take_dashboard_options
+from treadle.utils.background import Background
 from treadle.utils.scheduler_file import SchedulerFile, remove_scheduler_file, write_scheduler_file
 from treadle.utils.status import Status
 
@@ -157,7 +158,7 @@ class Scheduler:
         self._starts: list[float] = []
         #: Why it has ended, if that was not in order.
         self.failure: str | None = None
-        self._background: set[asyncio.Task[Any]] = set()
+        self._background = Background("scheduler")
         self._finished: asyncio.Event | None = None
         self._sessions: Sessions
         self._turns: Turns
@@ -165,7 +166,8 @@ class Scheduler:
         self._liveness: Liveness
         self._orders: Orders
         self._watchdog: Watchdog
-        self._house: asyncio.Task[None]
+        #: Goes on when the core has failed.
+        self._house = Background("scheduler", self._cannot_go_on)
         self._loop: asyncio.AbstractEventLoop
         self.started = 0.0
 
@@ -320,7 +322,7 @@ class Scheduler:
         self._begin_core()
         self.started = loop.time()
         self.status = Status.running
-        self._house = self._loop.create_task(self._keep_house())
+        self._house.spawn("housekeeping", self._keep_house())
         logger.info("Scheduler started at %s; secret from %s", self.address, self._secret.source)
         return self
 
@@ -375,10 +377,8 @@ class Scheduler:
             await listener.stop()
         if not returns:
             self._say_goodbye(reason)
-        current = asyncio.current_task()
-        for task in [*self._background, self._house]:
-            if task is not current:
-                task.cancel()
+        self._background.cancel()
+        self._house.cancel()
         if self._journal is not None and returns:
             await self._journal.close()
         await self._sessions.close(list(self._sessions.by_number))
@@ -402,11 +402,17 @@ class Scheduler:
             raise RuntimeError("the scheduler was not started")
         await self._finished.wait()
 
-    def _spawn(self, coroutine: Any) -> asyncio.Task[Any]:
-        task: asyncio.Task[Any] = self._loop.create_task(coroutine)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
-        return task
+    def _attend(self, client: int, message: Any, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Answer it in its own time. Whatever goes wrong, the client does not wait in vain."""
+
+        def refuse(_name: str, error: BaseException) -> None:
+            self._sessions.send(client, [ClientRefused(message.request, type(error).__name__, str(error))], [])
+
+        self._background.spawn(type(message).__name__, coroutine, on_failure=refuse)
+
+    def _cannot_go_on(self, name: str, error: BaseException) -> None:
+        if self.status is Status.running:
+            self._background.spawn("ending", self._end(f"{name} has failed: {error!r}"))
 
     # ------------------------------------------------------------------------------------------- one turn
 
@@ -437,9 +443,8 @@ class Scheduler:
         self._admin.lost_all()
         self._nannies.clear()
         self._sessions.cut()
-        for task in self._background:
-            task.cancel()
-        self._spawn(self._start_over(failure))
+        self._background.cancel()
+        self._house.spawn("starting over", self._start_over(failure))
 
     async def _start_over(self, failure: CoreFailure) -> None:
         now = self._loop.time()
@@ -488,7 +493,7 @@ class Scheduler:
         self._finished.set()
 
     def _close_session(self, number: int, reason: str) -> None:
-        self._spawn(self._sessions.close([number]))
+        self._background.spawn("closing a session", self._sessions.close([number]))
 
     def _now(self) -> float:
         return self._loop.time() + self._clock_offset_s
@@ -498,21 +503,21 @@ class Scheduler:
         kind = type(message)
         number = session.number
         if kind is Query and message.subject == "why":
-            self._spawn(self._explain(number, message))
+            self._attend(number, message, self._explain(number, message))
         elif kind is Query:
             self._sessions.send(number, [self._answer(message)], [])
         elif kind is RunOn:
-            self._spawn(self._admin.run_on(number, message))
+            self._attend(number, message, self._admin.run_on(number, message))
         elif kind is WorkerRan or kind is NannyRan or kind is TaskExplained:
             self._admin.answered(number, message)
         elif kind is Order:
-            self._spawn(self._obey(number, message))
+            self._attend(number, message, self._obey(number, message))
         elif kind is LeaveGracefully:
-            self._spawn(self._let_go(number, message.restart))
+            self._background.spawn("letting a worker go", self._let_go(number, message.restart))
         elif kind is Restart:
-            self._spawn(self._admin.restart(number, message))
+            self._attend(number, message, self._admin.restart(number, message))
         elif kind is Shutdown:
-            self._spawn(self.close("a client shut the cluster down", for_good=True))
+            self._background.spawn("closing", self.close("a client shut the cluster down", for_good=True))
         elif kind is RegisterNanny:
             self._nannies.add(message.id, message.name, number)
             self._sessions.send(number, [NannyWelcome(number, self.id)], [])
@@ -562,19 +567,23 @@ class Scheduler:
     # ---------------------------------------------------------------------------------------- housekeeping
 
     async def _keep_house(self) -> None:
-        """Time-outs: tasks without workers, silent workers, an idle cluster."""
+        """Time-outs: tasks without workers, silent workers, an idle cluster. A look that fails is not the last one."""
         active_at = watched_at = self._loop.time()
         watch: asyncio.Task[Any] | None = None
         seen = -1
         while self.status is Status.running:
             await asyncio.sleep(self._interval_s)
             now = self._loop.time()
-            self._turns.tell(Tick())
-            self._liveness.look(now)
-            if self._stuck_after_s is not None and now - watched_at >= self._stuck_after_s / 4 and (watch is None or watch.done()):
-                watched_at = now
-                watch = self._spawn(self._watchdog.look(now))
-            statistics = self.transitions.statistics()
+            try:
+                self._turns.tell(Tick())
+                self._liveness.look(now)
+                if self._stuck_after_s is not None and now - watched_at >= self._stuck_after_s / 4 and (watch is None or watch.done()):
+                    watched_at = now
+                    watch = self._background.spawn("watchdog", self._watchdog.look(now))
+                statistics = self.transitions.statistics()
+            except Exception:
+                logger.exception("the scheduler's housekeeping failed, and goes on")
+                continue
             counts = statistics["tasks"]
             busy = counts["waiting"] + counts["no-worker"] + counts["queued"] + counts["processing"] > 0
             if busy or statistics["transitions"] != seen:
@@ -582,7 +591,7 @@ class Scheduler:
                 active_at = now
             elif self._idle_timeout_s is not None and now - active_at > self._idle_timeout_s:
                 logger.info("nothing was computed for %.0f s: the scheduler closes", now - active_at)
-                self._spawn(self.close("idle timeout", for_good=True))
+                self._background.spawn("closing", self.close("idle timeout", for_good=True))
                 return
 
 

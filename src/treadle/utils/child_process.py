@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
-import threading
 from typing import IO, Any
+
+from treadle.utils.background import Background, start_thread
 
 
 class ChildProcess:
@@ -22,7 +23,7 @@ class ChildProcess:
         self._process = subprocess.Popen(arguments, **options)
         self._ended: asyncio.Future[int] = self._loop.create_future()
         self._transports: list[asyncio.BaseTransport] = []
-        self._connecting: set[asyncio.Task[None]] = set()
+        self._connecting = Background(f"process {self._process.pid}")
         #: What it writes, where a pipe was asked for; to be read on this loop.
         self.stdout = self._reader(self._process.stdout)
         self.stderr = self._reader(self._process.stderr)
@@ -50,8 +51,7 @@ class ChildProcess:
 
     def close(self) -> None:
         """Give its pipes back, also when somebody else still holds their other ends."""
-        for task in self._connecting:
-            task.cancel()
+        self._connecting.cancel()
         for transport in self._transports:
             transport.close()
 
@@ -65,16 +65,17 @@ class ChildProcess:
             transport, _ = await self._loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader, loop=self._loop), pipe)
             self._transports.append(transport)
 
-        task = self._loop.create_task(connect())
-        self._connecting.add(task)
-        task.add_done_callback(self._connecting.discard)
+        def failed(name: str, error: BaseException) -> None:
+            reader.set_exception(error if isinstance(error, Exception) else RuntimeError(repr(error)))
+
+        self._connecting.spawn("opening a pipe", connect(), on_failure=failed)
         return reader
 
     def _watch_end(self) -> None:
         try:
             descriptor = os.pidfd_open(self.pid)
         except (AttributeError, OSError):  # not Linux, or an old one
-            threading.Thread(target=self._wait_in_thread, name=f"child-{self.pid}", daemon=True).start()
+            start_thread(f"child-{self.pid}", self._wait_in_thread)
         else:
             self._loop.add_reader(descriptor, self._on_end, descriptor)
 

@@ -8,7 +8,10 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
+
+from treadle.utils.background import start_thread
 
 
 class BackgroundLoop(asyncio.SelectorEventLoop):
@@ -26,8 +29,7 @@ class _LoopThread:
         self.loop: asyncio.AbstractEventLoop = BackgroundLoop()
         self.users = 0
         running = threading.Event()
-        self.thread = threading.Thread(target=self._run, args=(running,), name="treadle-loop", daemon=True)
-        self.thread.start()
+        self.thread = start_thread("treadle-loop", partial(self._run, running))
         running.wait()
 
     def _run(self, running: threading.Event) -> None:

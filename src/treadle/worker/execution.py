@@ -11,6 +11,7 @@ import threading
 from bisect import insort
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from time import monotonic, time
 from types import CoroutineType
 from typing import Any, Final, NoReturn, TypeAlias
@@ -21,6 +22,7 @@ from treadle.messages.local import Execute, ExecutionFailed, ExecutionReschedule
 from treadle.serialize.errors import dump_error
 from treadle.serialize.sizes import sizeof, type_name
 from treadle.serialize.values import dumps_small
+from treadle.utils.background import start_thread
 from treadle.utils.execution_record import record_of_process
 from treadle.utils.turn import Turn
 from treadle.worker.calling import DependencyGone, FunctionTable, call
@@ -120,8 +122,11 @@ class ThreadPool:
         *,
         name: str = "worker",
         max_error_length: int = 10_000,
+        failed: Callable[[BaseException], None] | None = None,
     ) -> None:
         self.nthreads = nthreads
+        #: Told, on the loop, what has ended a thread unexpectedly.
+        self._failed = failed
         self._loop = loop
         self._add = Turn(loop, handle).add_from_thread
         self._functions = functions
@@ -263,8 +268,11 @@ class ThreadPool:
         self._in_pool += 1
         self._places[self._count] = place
         name = f"{self._name}-{self._count}"
-        place.thread = threading.Thread(target=self._work, args=(place, self._count), name=name, daemon=True)
-        place.thread.start()
+        place.thread = start_thread(name, partial(self._work, place, self._count), self._thread_failed)
+
+    def _thread_failed(self, name: str, error: BaseException) -> None:
+        if self._failed is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._failed, error)
 
     # ------------------------------------------------------------------------------------- in the threads
 

@@ -51,6 +51,7 @@ from treadle.messages.worker_scheduler import (
 from treadle.plugins.registry import factory
 from treadle.serialize.errors import dump_error
 from treadle.serialize.run import run_function
+from treadle.utils.background import Background
 from treadle.utils.execution_record import record_of_process
 from treadle.utils.memory_limit import parse_memory_limit
 from treadle.utils.scheduler_file import wait_for_scheduler_file
@@ -163,7 +164,7 @@ class Worker:
         self._session = secrets.token_bytes(16)
         self._secret = b""
         self._functions = FunctionTable()
-        self._background: set[asyncio.Task[Any]] = set()
+        self._background = Background("worker", lambda name, error: self._broken(error))
         self._at_close: list[Callable[[], Awaitable[object]]] = []
         self._process = psutil.Process()
         self._listener: Listener | None = None
@@ -342,7 +343,15 @@ class Worker:
         )
         name = f"treadle-worker-{self.name}"
         self._pool = ThreadPool(
-            self.nthreads, self.loop, performer.outcomes, self._functions, self._store, self, name=name, max_error_length=length
+            self.nthreads,
+            self.loop,
+            performer.outcomes,
+            self._functions,
+            self._store,
+            self,
+            name=name,
+            max_error_length=length,
+            failed=self._broken,
         )
         named = NamedExecutors(self._named, self.loop, performer.outcomes, self._functions, self._store, self, max_error_length=length)
         unpack = partial(unpack_for, self)
@@ -452,10 +461,7 @@ class Worker:
         await self._run_at_close()
         if hasattr(self, "_performer"):
             self._performer.close()
-        current = asyncio.current_task()
-        for task in list(self._background):
-            if task is not current:
-                task.cancel()
+        self._background.cancel()
         if self._near_listener is not None:
             await self._near_listener.stop()
         if self._listener is not None:
@@ -475,12 +481,7 @@ class Worker:
     def _end(self, farewell: LeaveWorker | None) -> None:
         """Close, from where one cannot wait for it."""
         if self.status not in (Status.closing, Status.closed, Status.failed):
-            self._spawn(self._close(30.0, True, farewell))
-
-    def _spawn(self, coroutine: Any) -> None:
-        task: asyncio.Task[Any] = self.loop.create_task(coroutine)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+            self._background.spawn("closing", self._close(30.0, True, farewell))
 
     # ------------------------------------------------------------------------------------------- one turn
 
@@ -494,7 +495,7 @@ class Worker:
             elif kind is UnlearnFunctions:
                 self._functions.unlearn(message.ids)
             elif kind is WorkerRun:
-                self._spawn(self._run(message))
+                self._background.spawn("running a function", self._run(message))
             elif kind is ExplainTask:
                 self._send([self._explain(message)])
             elif kind is CloseWorker:
@@ -513,11 +514,13 @@ class Worker:
         running, queued = self._performer.running(), self._performer.queued
         return explain(self._core.state, question.request, question.id, running, queued, self.loop.time(), time())
 
-    def _broken(self, error: Exception) -> None:
+    def _broken(self, error: BaseException) -> None:
+        """It cannot go on with what it has: whoever has made it makes another one, which begins with nothing."""
         if isinstance(error, PeerProtocolError):
             logger.error("the scheduler %s broke the protocol; worker %s closes: %s", self.scheduler_address, self.name, error)
         else:
-            logger.critical("worker %s failed within and closes", self.name, exc_info=error)
+            logger.critical("worker %s failed within and closes; another one is to take its place", self.name, exc_info=error)
+        self.restart_requested = True
         self._end(None)
 
     def _send(self, messages: Sequence[Message]) -> None:
@@ -551,8 +554,13 @@ class Worker:
     def _beat(self) -> None:
         if self.status in (Status.closing, Status.closed, Status.failed) or self._stream is None:
             return
-        self._stream.send([WorkerHeartbeat(self._metrics())])
         self.loop.call_later(self._heartbeat_s, self._beat)
+        try:
+            metrics = self._metrics()
+        except Exception as error:  # the system does not tell: it is alive all the same
+            logger.warning("worker %s cannot say how it does: %r", self.name, error)
+            metrics = {}
+        self._stream.send([WorkerHeartbeat(metrics)])
 
     def _metrics(self) -> dict[str, Any]:
         states = self._core.statistics().states
@@ -579,7 +587,7 @@ class Worker:
                 reason,
                 self._reconnect_grace_s,
             )
-            self._spawn(self._come_back())
+            self._background.spawn("coming back", self._come_back())
 
     async def _come_back(self) -> None:
         """Tasks go on meanwhile; then the scheduler, or the one that has taken its place, hears what there is here."""

@@ -16,6 +16,7 @@ from treadle.messages.local import DataLost, DataPut
 from treadle.messages.worker_worker import Busy, Data, DataStored, GetData, PeerRefused, PutData
 from treadle.serialize.sizes import sizeof, type_name
 from treadle.serialize.values import belongs_in_a_thread, hand_over, pack_or_hand_over, pack_values
+from treadle.utils.background import Background
 from treadle.utils.buffers import Buffers
 from treadle.worker.data.store import Store
 from treadle.worker.unpacking import Unpack
@@ -52,6 +53,7 @@ class DataServer:
         #: Those that are open, and whether a client of this worker's tasks is at the other end.
         self._comms: dict[Comm, bool] = {}
         #: Long answers that are made or sent.
+        self._background = Background("serving data")
         self._under_way: dict[asyncio.Task[None], None] = {}
 
     @property
@@ -198,13 +200,12 @@ class DataServer:
         comm.send(encode([refused]))
 
     def _spawn(self, coroutine: Any) -> None:
-        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(coroutine)
-        self._under_way[task] = None
-        task.add_done_callback(self._ended)
+        async def serve() -> None:
+            try:
+                await coroutine
+            except CommClosedError:
+                pass  # whoever asked has gone
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._under_way.pop(task, None)
-        if not task.cancelled():
-            error = task.exception()
-            if error is not None and not isinstance(error, CommClosedError):
-                logger.error("serving data failed", exc_info=error)
+        task = self._background.spawn("an answer", serve())
+        self._under_way[task] = None
+        task.add_done_callback(lambda task: self._under_way.pop(task, None))

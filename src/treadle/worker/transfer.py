@@ -18,6 +18,7 @@ from treadle.messages.worker_worker import Busy, Data, GetData, PeerRefused
 from treadle.serialize.errors import dump_error
 from treadle.serialize.sizes import sizeof, type_name
 from treadle.serialize.values import belongs_in_a_thread
+from treadle.utils.background import Background
 from treadle.utils.buffers import Buffers
 from treadle.worker.unpacking import Unpack
 
@@ -49,17 +50,19 @@ class Fetcher:
         self._deliver = deliver
         self._max_error_length = max_error_length
         self._connections: dict[str, PeerConnection] = {}
+        self._background = Background("fetching")
         self._tasks: dict[asyncio.Task[object], Fetch] = {}
 
     def fetch(self, instruction: Fetch) -> None:
-        task = asyncio.get_running_loop().create_task(self._fetch(instruction))
+        task = self._background.spawn(f"from {instruction.address}", self._fetch(instruction))
         self._tasks[task] = instruction
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[object]) -> None:
         """Also when it was cancelled, even before it began: the core counts on one event for each instruction."""
         instruction = self._tasks.pop(task)
-        self._deliver(FetchFailed(instruction.peer, instruction.ids) if task.cancelled() else task.result())
+        failed = task.cancelled() or task.exception() is not None
+        self._deliver(FetchFailed(instruction.peer, instruction.ids) if failed else task.result())
 
     def forget(self, address: str) -> None:
         """That worker left: what is under way there fails."""

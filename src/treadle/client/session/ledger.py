@@ -350,6 +350,15 @@ class Ledger:
             _settle(state, wake)
         return ids
 
+    def fail_pending(self, error: TaskError, wake: list[Waiter]) -> None:
+        """This ledger cannot be gone on with: who waits hears why, and that stays so."""
+        for state in list(self.states.values()):
+            if state.status is PENDING:
+                self._bury(state)
+                state.status = ERROR
+                state.detail = Failure(error, state.key)
+                _settle(state, wake)
+
     def cancel_all(self, reason: str, wake: list[Waiter]) -> None:
         """The scheduler is gone, or forgot everything."""
         self.cancel(list(self.by_id.values()), reason, None, wake)

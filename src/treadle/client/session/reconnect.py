@@ -19,6 +19,7 @@ from treadle.comm.registry import connect
 from treadle.exceptions import CommClosedError, PeerProtocolError
 from treadle.messages.client_scheduler import ClientWelcome, ForgetFunctions, RegisterClient, Sent, SubmitTasks
 from treadle.messages.codec import encode
+from treadle.utils.background import Background
 
 logger = logging.getLogger("treadle.client")
 
@@ -62,6 +63,7 @@ class Connecting(Waiting):
         self._requests = Requests(loop)
         #: What arrived since the last turn.
         self._frames: list[Buffer] = []
+        self._background = Background("client", lambda name, error: self._fail(error), loop)
         self._reconnecting: asyncio.Task[None] | None = None
         #: The welcome of a scheduler to which it has come back, until the two are brought together: as soon as no thread has keys in
         #: the ledger that are not yet in ``outgoing``.
@@ -75,6 +77,9 @@ class Connecting(Waiting):
         raise NotImplementedError
 
     def _end(self, reason: str) -> None:
+        raise NotImplementedError
+
+    def _fail(self, error: BaseException) -> None:
         raise NotImplementedError
 
     async def _connect(self, address: str, *, secret: bytes, timeout_s: float, id: str, versions: dict[str, str]) -> None:
@@ -125,7 +130,7 @@ class Connecting(Waiting):
         if self.closed_reason is None and self.welcomed and self._grace_s > 0 and not isinstance(error, PeerProtocolError):
             logger.warning("the connection to the scheduler is lost (%s); the client tries for %g s to come back", text, self._grace_s)
             self._tell_status("connecting")
-            self._reconnecting = self.loop.create_task(self._reconnect(text))
+            self._reconnecting = self._background.spawn("coming back", self._reconnect(text))
             return
         if self.closed_reason is None:
             logger.warning("the connection to the scheduler is lost: %s", text)

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from treadle.client.session.frames import FunctionCache
+from treadle.client.session.frames import Frame, FunctionCache
 from treadle.client.session.ledger import KeyState, Waiter
 from treadle.client.session.reconnect import CONNECTION_LOST, Connecting
 from treadle.client.session.requests import refusal
 from treadle.comm.interface import Buffer, Comm
-from treadle.exceptions import CommClosedError, PeerProtocolError
+from treadle.exceptions import CommClosedError, CoreFailedError, PeerProtocolError
 from treadle.messages.base import Message
 from treadle.messages.client_scheduler import (
     ClientHeartbeat,
@@ -34,6 +35,7 @@ from treadle.messages.client_scheduler import (
     SubmitTasks,
 )
 from treadle.messages.codec import decode_scheduler_to_client, encode
+from treadle.serialize.errors import dump_error
 from treadle.utils.buffers import Buffers
 from treadle.utils.keys import Key
 
@@ -124,6 +126,21 @@ class Session(Connecting):
         for waiter in wake:
             waiter.wake()
 
+    def _fail(self, error: BaseException) -> None:
+        """Our bug: what is known of keys may contradict itself. All that is pending fails with the story, and the client closes."""
+        story = "".join(traceback.format_exception(error)).rstrip()
+        way_out = "This is a fault of treadle's: please report it, and make another Client."
+        text = f"This client has failed within, and is closed. {way_out}\n{story}"
+        logger.critical("%s", text)
+        wake: list[Waiter] = []
+        with self.lock:
+            self.closed_reason = self.closed_reason or f"the client has failed within: {error!r}"
+            self.ledger.fail_pending(dump_error(CoreFailedError(text)), wake)
+        for waiter in wake:
+            waiter.wake()
+        self._give_up(self.closed_reason)
+        self._tell_status("closed")
+
     async def ended(self, timeout_s: float) -> None:
         """Wait until the other side has closed the stream, but no longer than that."""
         if self.comm is not None and not self.comm.closed:
@@ -211,18 +228,24 @@ class Session(Connecting):
             self.closed_reason = f"the scheduler broke the protocol ({error})"
             self.loop.call_soon(self._give_up, self.closed_reason)
         wake: list[Waiter] = []
+        again: list[Frame] = []
+        out: list[tuple[list[Message], list[Any]]] = []
         with self.lock:
             wake, self._to_wake = self._to_wake, wake
-            for message in messages:
-                if not self._handle(message):
-                    self.ledger.handle(message, wake)
-            self.settle_releases()
-            if self._returned is not None and not self._composing:
-                self._settle_return(self._returned, wake)
-            again = list(self.sent) if self._resend_due else []
-            self._resend_due = False
-            # Before the welcome the ids are provisional.
-            out = self.outgoing.take() if self.connected and len(self.outgoing) else []
+            try:
+                for message in messages:
+                    if not self._handle(message):
+                        self.ledger.handle(message, wake)
+                self.settle_releases()
+                if self._returned is not None and not self._composing:
+                    self._settle_return(self._returned, wake)
+                again = list(self.sent) if self._resend_due else []
+                self._resend_due = False
+                # Before the welcome the ids are provisional.
+                out = self.outgoing.take() if self.connected and len(self.outgoing) else []
+            except Exception as error:
+                # Not here: whoever is to be woken is woken first.
+                self.loop.call_soon(self._fail, error)
         comm = self.comm
         if comm is not None:
             for frame in again:

@@ -41,6 +41,9 @@ class _Idle:
     def cancel(self) -> None:
         pass
 
+    def add_done_callback(self, callback: Any) -> None:
+        """It is never done."""
+
 
 class _Loop:
     """As much of an event loop as a session needs: it is turned by hand, and no time passes."""
@@ -61,7 +64,7 @@ class _Loop:
         self.due.append(lambda: act(*arguments))
         return _Idle()
 
-    def create_task(self, coroutine: Any) -> _Idle:
+    def create_task(self, coroutine: Any, name: str) -> _Idle:
         # Reconnecting: the script says when.
         coroutine.close()
         return _Idle()

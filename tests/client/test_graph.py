@@ -8,7 +8,7 @@ import pytest
 from dask._task_spec import DataNode, Task, TaskRef
 
 from treadle.client.futures import Future
-from treadle.client.rows.graph import Outside, build_table, dependents_later, flat_keys, replace_keys
+from treadle.client.rows.graph import Outside, build_table, count_dependents, flat_keys, replace_keys
 
 
 def table(dsk, keys, known=(), futures=None):
@@ -94,10 +94,10 @@ def test_nodes_of_all_kinds_pass():
     assert result.nodes["t"]({"d": result.nodes["d"]()}) == 6
 
 
-def test_dependents_in_later_chunks_are_counted():
+def test_dependents_are_counted():
     nodes = table({"a": 1, "b": (inc, "a"), "c": (operator.add, "a", "b")}, ["c"]).nodes
-    assert dependents_later(nodes, {"a": 0, "b": 0, "c": 1}) == {"a": 1, "b": 1}
-    assert dependents_later(nodes, {"a": 0, "b": 1, "c": 2}) == {"a": 2, "b": 1}
+    assert count_dependents(nodes, nodes) == {"a": 2, "b": 1}
+    assert count_dependents(nodes, ["b"]) == {"a": 1}
 
 
 def test_nested_keys():

@@ -97,10 +97,11 @@ class Block(Message):
 
 
 class Reply(Message):
-    """The answer to the request of that number. ``value`` is plain msgpack."""
+    """The answer to the request of that number. ``value`` is plain msgpack; ``beside``: it is None, and the next buffer holds the value."""
 
     request: Id
     value: Any
+    beside: bool = False
 
 
 class Refused(Message):
@@ -123,11 +124,12 @@ class RunFunction(Message):
 
 
 class FunctionRan(Message):
-    """``error`` is None and ``payload`` the pickled result, or ``error`` says how it failed."""
+    """``error`` is None and ``payload`` the pickled result, or ``error`` says how it failed. ``beside``: the payload is the next buffer."""
 
     request: Id
     payload: bytes
     error: TaskError | None = None
+    beside: bool = False
 
 
 class Heartbeat(Message):

@@ -25,6 +25,7 @@ from treadle.comm.registry import connect
 from treadle.comm.security import Secret, Security, find_secret
 from treadle.exceptions import CommClosedError, PeerProtocolError
 from treadle.messages.base import Message
+from treadle.messages.beside import put_result_beside
 from treadle.messages.codec import decode_scheduler_to_nanny, encode
 from treadle.messages.nanny import (
     CloseNanny,
@@ -398,8 +399,9 @@ class Nanny:
 
     async def _run_for_scheduler(self, order: NannyRun) -> None:
         payload, error = await run_function(order, {"dask_worker": self, "dask_nanny": self})
-        if order.wait:
-            self._send(NannyRan(request=order.request, payload=payload, error=error))
+        if order.wait and self._comm is not None:
+            message, buffers = put_result_beside(NannyRan(request=order.request, payload=payload, error=error))
+            self._comm.send(encode([message]), buffers)
 
     async def _heartbeats(self) -> None:
         """Tell the scheduler that the process is there, however busy. One that was stopped is replaced after a while."""

@@ -11,6 +11,7 @@ from typing import Any, Final
 from treadle.comm.interface import Buffer, Comm, Role
 from treadle.exceptions import PeerProtocolError
 from treadle.messages.base import Message
+from treadle.messages.beside import count_beside, put_reply_beside, put_results_beside, take_beside
 from treadle.messages.client_scheduler import ClientRefused, ClientReply, RanOn, SubmitTasks
 from treadle.messages.codec import (
     Decoder,
@@ -143,8 +144,13 @@ class Sessions:
         if session is None:
             return False
         try:
+            if len(messages) == 1 and type(messages[0]) is RanOn:
+                messages[0], frames = put_results_beside(messages[0])
             body = encode(messages)
             if len(body) <= FRAME_BYTES or len(messages) == 1:
+                if len(body) > FRAME_BYTES and type(messages[0]) is ClientReply:
+                    reply, frames = put_reply_beside(messages[0])
+                    body = encode([reply])
                 session.comm.send(body, frames)
                 return True
         except (TypeError, ValueError, OverflowError) as error:
@@ -209,8 +215,11 @@ def events_of_messages(number: int, messages: Sequence[Any], buffers: list[Any])
     beside = Buffers(buffers)
     for message in messages:
         frames: list[Any] = []
-        if buffers and type(message) is SubmitTasks and message.buffers:
-            frames = beside.take(sum(count for _row, count in message.buffers))
+        if buffers:
+            if type(message) is SubmitTasks and message.buffers:
+                frames = beside.take(sum(count for _row, count in message.buffers))
+            elif count := count_beside(message):
+                take_beside(message, beside.take(count))
         events.append(Event(number, message, frames))
     if beside.left:
         raise PeerProtocolError(f"{beside.left} buffers came that no message speaks of")

@@ -20,6 +20,8 @@ from treadle.worker.transitions.outbox import WorkerOutbox
 
 #: A task that executes for longer is reported as started.
 STARTED_AFTER_S: Final = 0.02
+#: Small values ride along unless they are more together.
+RIDING_BYTES: Final = 16 * 2**20
 
 
 class Performer:
@@ -157,6 +159,9 @@ class Performer:
         for message in messages:
             if type(message) is TasksFinished:
                 message.values = [riding.get(id, b"") for id in message.ids]
+                if sum(map(len, message.values)) > RIDING_BYTES:
+                    # They can be had by asking.
+                    message.values = None
 
     def _keep_one_by_one(self, out: WorkerOutbox) -> None:
         """The user's mapping may refuse some."""

@@ -547,7 +547,7 @@ class Worker:
         if error is not None and not request.wait:
             logger.warning("a function run on worker %s failed: %s", self.name, error.exception_text)
         if request.wait and self._stream is not None:
-            self._stream.send([WorkerRan(request.request, payload, error)])
+            self._stream.answer(WorkerRan(request.request, payload, error))
 
     # ------------------------------------------------------------------------------------------- liveness
 

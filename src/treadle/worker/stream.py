@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from treadle.comm.interface import Buffer, Comm, Introduction
 from treadle.comm.reconnect import WELCOME_S
 from treadle.comm.registry import connect
 from treadle.exceptions import CommClosedError, PeerProtocolError
 from treadle.messages.base import Message
+from treadle.messages.beside import put_result_beside
 from treadle.messages.codec import decode_scheduler_to_worker, encode
 from treadle.messages.local import BuffersCame
-from treadle.messages.worker_scheduler import ComputeTasks, RegisterWorker, WorkerRefused, WorkerWelcome
+from treadle.messages.worker_scheduler import ComputeTasks, RegisterWorker, WorkerRan, WorkerRefused, WorkerWelcome
 from treadle.utils.buffers import Buffers
 from treadle.utils.turn import Turn
+
+logger = logging.getLogger(__name__)
+
+#: Messages that are more together go in frames of their own.
+FRAME_BYTES: Final = 64 * 2**20
 
 
 class SchedulerStream:
@@ -38,8 +45,26 @@ class SchedulerStream:
             return await self._welcome
 
     def send(self, messages: Sequence[Message]) -> None:
-        """In one frame."""
-        self.comm.send(encode(messages))
+        """In one frame, or some where it would be large. Of what cannot be sent the scheduler hears that, if it has asked for it;
+        else the stream is cut, so that it hears by coming back what has become of everything.
+        """
+        try:
+            body = encode(messages)
+            if len(body) <= FRAME_BYTES or len(messages) == 1:
+                self.comm.send(body)
+                return
+        except (TypeError, ValueError, OverflowError) as error:
+            if len(messages) == 1:
+                logger.error("%s could not be sent to the scheduler, whose stream is cut: %s", type(messages[0]).__name__, error)
+                self.comm.abort()
+                return
+        for message in messages:
+            self.send([message])
+
+    def answer(self, ran: WorkerRan) -> None:
+        """What a function has given that the scheduler had asked to be run."""
+        message, buffers = put_result_beside(ran)
+        self.comm.send(encode([message]), buffers)
 
     async def close(self) -> None:
         """Send what is queued, then close; nothing more is delivered."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from graphlib import CycleError
 from typing import Any
 
@@ -292,13 +292,11 @@ def replace_keys(keys: Any, values: Mapping[Key, Any]) -> Any:
     return values[keys]
 
 
-def dependents_later(nodes: Mapping[Key, Any], chunk_of: Mapping[Key, int]) -> dict[Key, int]:
-    """For each node how many of its dependents are in later chunks; nodes that have none are left out."""
-    later: dict[Key, int] = {}
-    for key, node in nodes.items():
-        mine = chunk_of[key]
-        for dependency in node.dependencies:
-            chunk = chunk_of.get(dependency)
-            if chunk is not None and chunk < mine:
-                later[dependency] = later.get(dependency, 0) + 1
-    return later
+def count_dependents(nodes: Mapping[Key, Any], keys: Iterable[Key]) -> dict[Key, int]:
+    """How many dependents each node has among ``keys``; nodes that have none are left out."""
+    count: dict[Key, int] = {}
+    for key in keys:
+        for dependency in nodes[key].dependencies:
+            if dependency in nodes:
+                count[dependency] = count.get(dependency, 0) + 1
+    return count

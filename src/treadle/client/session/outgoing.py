@@ -84,7 +84,7 @@ class Outgoing:
         if self._open is None or self._open != agreed:
             return None
         last = self._messages[-1]
-        return last if isinstance(last, SubmitTasks) and len(last.ids) < MERGE_ROWS else None
+        return last if isinstance(last, SubmitTasks) and len(last.ids) < MERGE_ROWS and self._sizes[-1] < FRAME_BYTES else None
 
     def open(self, message: SubmitTasks, agreed: tuple[object, ...]) -> None:
         """A submission that more rows may join; ``agreed`` stands for all that its rows have in common."""

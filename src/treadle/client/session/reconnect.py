@@ -62,7 +62,7 @@ class Connecting(Waiting):
         self._welcome: asyncio.Future[None] | None = None
         self._requests = Requests(loop)
         #: What arrived since the last turn.
-        self._frames: list[Buffer] = []
+        self._frames: list[tuple[Buffer, list[Buffer]]] = []
         self._background = Background("client", lambda name, error: self._fail(error), loop)
         self._reconnecting: asyncio.Task[None] | None = None
         #: The welcome of a scheduler to which it has come back, until the two are brought together: as soon as no thread has keys in

@@ -19,6 +19,7 @@ from treadle.client.session.requests import refusal
 from treadle.comm.interface import Buffer, Comm
 from treadle.exceptions import CommClosedError, CoreFailedError, PeerProtocolError
 from treadle.messages.base import Message
+from treadle.messages.beside import count_beside, take_beside
 from treadle.messages.client_scheduler import (
     ClientHeartbeat,
     ClientPeers,
@@ -214,14 +215,14 @@ class Session(Connecting):
     # ------------------------------------------------------------------------------------------ a turn
 
     def _receive(self, body: Buffer, buffers: list[Buffer]) -> None:
-        self._frames.append(body)
+        self._frames.append((body, buffers))
         self._pace.heard()
 
     def _turn(self) -> None:
         self._pace.begins()
         frames, self._frames = self._frames, []
         try:
-            messages = [message for body in frames for message in decode_scheduler_to_client(body)]
+            messages = [message for body, buffers in frames for message in _messages_of(body, buffers)]
         except PeerProtocolError as error:
             messages = []
             logger.error("the scheduler broke the protocol: %s", error)
@@ -281,6 +282,7 @@ class Session(Connecting):
                 self._transmit(comm, [message], mine)
             except (TypeError, ValueError, OverflowError) as error:
                 logger.error("a message to the scheduler could not be sent: %s: %s", type(message).__name__, error)
+                self._requests.refuse(getattr(message, "request", 0), type(error)(f"it could not be sent to the scheduler: {error}"))
                 with self.lock:
                     states = [self.ledger.by_id[id] for id in getattr(message, "ids", ()) if id in self.ledger.by_id]
                     self.ledger.cancel(states, f"could not be sent to the scheduler ({error})", None, wake)
@@ -327,6 +329,17 @@ class Session(Connecting):
             self._welcome.set_exception(error)
         else:
             logger.error("the scheduler refused a request: %s: %s", message.exception, message.text)
+
+
+def _messages_of(body: Buffer, buffers: list[Buffer]) -> list[Any]:
+    """Of one frame. Raises PeerProtocolError."""
+    messages = decode_scheduler_to_client(body)
+    if buffers:
+        beside = Buffers(buffers)
+        for message in messages:
+            if count := count_beside(message):
+                take_beside(message, beside.take(count))
+    return messages
 
 
 def _current_task() -> asyncio.Task[Any] | None:

@@ -15,7 +15,7 @@ from treadle.client.options import make_options, number, row_options, seconds
 from treadle.client.rows.columns import Columns
 from treadle.client.rows.digests import differ
 from treadle.client.rows.encoding import Encoding, Row
-from treadle.client.rows.graph import Outside, Table, build_table, dependents_later, flat_keys, replace_keys
+from treadle.client.rows.graph import Outside, Table, build_table, count_dependents, flat_keys, replace_keys
 from treadle.client.session.ledger import CANCELLED, LOST, KeyState, dead_state
 from treadle.client.session.reconnect import LOST_IN_RESTART
 from treadle.client.submitting.redefined import tell_redefined
@@ -212,6 +212,8 @@ class _Sending:
         self.external: dict[Key, KeyState] = {}
         self.ids: dict[Key, int] = {}
         self.payload_bytes = 0
+        #: Of all nodes; None as long as one chunk may do.
+        self.dependents: dict[Key, int] | None = None
         self.asked = _asked(terms)
         self.encoding = Encoding(client._functions, client.session.lock, table.nodes.values(), table.names)
         #: Ids of functions that had to make room; rows before the end may name them.
@@ -225,16 +227,16 @@ class _Sending:
         with session.lock:
             self.ids = dict(zip(nodes, session.ledger.new_ids(len(nodes)), strict=True))
         keys = list(nodes)
-        chunk_of = {key: position // CHUNK_ROWS for position, key in enumerate(keys)}
-        later = dependents_later(nodes, chunk_of) if len(keys) > CHUNK_ROWS else {}
         futures: dict[Key, Future] = {}
         failure: TypeError | None = None
         try:
-            for start in range(0, len(keys), CHUNK_ROWS):
-                chunk = keys[start : start + CHUNK_ROWS]
+            start = 0
+            while start < len(keys):
                 with garbage.paused():
-                    columns, failure = self.columns(chunk, failure)
-                futures.update(self.append(columns, chunk, later, start))
+                    columns, failure = self.columns(keys[start : start + CHUNK_ROWS], failure)
+                chunk = keys[start : start + len(columns)]
+                futures.update(self.append(columns, chunk, self.later(keys, chunk, start), start))
+                start += len(chunk)
                 session.wake_up()
                 client._throttle()
         finally:
@@ -255,9 +257,26 @@ class _Sending:
         stands_for = self.table.stands_for
         return {key: external[key] if key in external else futures[stands_for.get(key, key)] for key in self.wanted}
 
+    def later(self, keys: Sequence[Key], chunk: Sequence[Key], start: int) -> dict[Key, int]:
+        """How many dependents of the chunk's rows, which begin at ``start``, follow in later ones."""
+        if start + len(chunk) == len(keys):
+            return {}
+        if self.dependents is None:
+            self.dependents = count_dependents(self.table.nodes, keys)
+        here = count_dependents(self.table.nodes, chunk)
+        later = {}
+        for key in chunk:
+            count = self.dependents.get(key, 0) - here.get(key, 0)
+            if count:
+                later[key] = count
+        return later
+
     def columns(self, chunk: Sequence[Key], failure: TypeError | None) -> tuple[Columns, TypeError | None]:
-        """The rows of a chunk. After a failure rows without payloads, which nobody wants: their only purpose is
-        that the scheduler does not keep earlier rows for them."""
+        """The rows of a chunk, or the first of them if they are large.
+
+        After a failure rows without payloads, which nobody wants: their only purpose is that the scheduler does not keep earlier
+        rows for them.
+        """
         columns = Columns()
         nodes = self.table.nodes
         annotations = self.table.annotations
@@ -283,6 +302,8 @@ class _Sending:
             wanted = failure is None and key in self.kept
             name, digest = (names.get(key, key), digests.get(key, b"")) if names or digests else (key, b"")
             columns.add(self.ids[key], name, number, payload, buffers, dependencies, wanted=wanted, digest=digest)
+            if columns.nbytes > _CHUNK_BYTES:
+                break
         return columns, failure
 
     def row(self, node: Any) -> Row:

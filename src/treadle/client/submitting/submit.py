@@ -419,6 +419,10 @@ class _Mapping:
         session = client.session
         payloads = [pickle.dumps(args, 5) for args in chunk]
         nbytes = sum(map(len, payloads))
+        if nbytes > _CHUNK_BYTES and len(chunk) > 1:
+            half = len(chunk) // 2
+            del payloads
+            return self.send_quick(chunk[:half], keys[:half], start) + self.send_quick(chunk[half:], keys[half:], start + half)
         self.payload_bytes += nbytes
         with session.lock:
             states, new, ids = session.ledger.claim(keys)

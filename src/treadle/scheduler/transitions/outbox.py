@@ -37,6 +37,10 @@ from treadle.scheduler.transitions.records import ClientState, FunctionState, Ta
 MOST_HOLDERS_TOLD: Final = 16
 
 
+#: A message with more than that is closed, and another one begun.
+MESSAGE_BYTES: Final = 16 * 2**20
+
+
 class WorkerQueue:
     """What one worker is told in this turn."""
 
@@ -48,6 +52,8 @@ class WorkerQueue:
         self.bodies: list[bytes] = []
         self.peers: list[Peer] = []
         self.compute: list[TaskState] = []
+        #: Of their payloads, and of functions that go with them.
+        self.compute_bytes: int = 0
         #: Where each task stands in ``compute``: made when the first of them is called off, and then kept up. None as a rule.
         self.places: dict[TaskState, int] | None = None
         #: Function of the last of ``compute``: the worker knows it.
@@ -58,6 +64,7 @@ class WorkerQueue:
 
     def seal(self) -> None:
         """Close the open batches: what follows is said after them."""
+        self.compute_bytes = 0
         if self.functions:
             self.messages.append(LearnFunctions(self.functions, self.bodies))
             self.functions = []
@@ -192,6 +199,7 @@ class ClientQueue:
         #: That message, and its values; empty as long as none rides along.
         self.memory: KeysInMemory | None = None
         self.memory_values: list[bytes] = []
+        self.memory_bytes: int = 0
         self.memory_worker: int = 0
         self.memory_type: str = ""
         #: The client wants to hear what is received of it, even if there is nothing else to say.
@@ -203,7 +211,12 @@ class ClientQueue:
 
     def in_memory(self, task: TaskState, worker: WorkerState, value: bytes = b"") -> None:
         ids = self.memory_ids
-        if ids is not None and self.memory_worker == worker.number and self.memory_type == task.type_name:
+        if (
+            ids is not None
+            and self.memory_worker == worker.number
+            and self.memory_type == task.type_name
+            and self.memory_bytes < MESSAGE_BYTES
+        ):
             ids.append(task.id)
             if value or self.memory_values:
                 self._ride(value)
@@ -219,6 +232,7 @@ class ClientQueue:
         self.memory_worker = worker.number
         self.memory_type = task.type_name
         self.memory_values = []
+        self.memory_bytes = 0
         if value:
             self._ride(value)
 
@@ -231,6 +245,7 @@ class ClientQueue:
             for _ in range(len(ids) - 1):
                 values.append(b"")
         values.append(value)
+        self.memory_bytes += len(value)
 
 
 class Outbox:
@@ -267,9 +282,16 @@ class Outbox:
                 worker.functions[function] = None
                 queue.functions.append(function.id)
                 queue.bodies.append(function.body)
+                queue.compute_bytes += len(function.body)
         if queue.places is not None:
             queue.places[task] = len(queue.compute)
         queue.compute.append(task)
+        payload = task.payload
+        if payload is not None:
+            queue.compute_bytes += len(payload)
+            if queue.compute_bytes > MESSAGE_BYTES:
+                # The next ones go in a message of their own.
+                queue.seal()
 
     def drop(self, task: TaskState, worker: WorkerState) -> None:
         """The worker shall forget the value that it has, as is known."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from treadle.messages.base import Message
 from treadle.messages.local import Execute, Fetch
 from treadle.messages.worker_scheduler import (
@@ -17,6 +19,9 @@ from treadle.messages.worker_scheduler import (
     TasksTakenBack,
     WorkerStatus,
 )
+
+#: A message with more than that is closed, and another one begun.
+MESSAGE_BYTES: Final = 16 * 2**20
 
 
 class WorkerOutbox:
@@ -205,7 +210,7 @@ class WorkerOutbox:
                 )
             )
         if self._erred:
-            messages.append(TasksErred(self._erred))
+            messages += _in_parts(self._erred)
         if self._rescheduled:
             messages.append(TasksRescheduled(self._rescheduled, self._rescheduled_attempts))
         if self._replicas_dropped:
@@ -215,3 +220,19 @@ class WorkerOutbox:
         if self._given_back or self._kept:
             messages.append(TasksTakenBack(self._given_back, self._given_back_attempts, self._kept))
         return messages
+
+
+def _in_parts(rows: list[TaskErred]) -> list[Message]:
+    """Errors may be large: a message has some, or one."""
+    parts: list[Message] = []
+    part: list[TaskErred] = []
+    nbytes = 0
+    for row in rows:
+        nbytes += len(row.error.exception) + len(row.error.traceback)
+        if part and nbytes > MESSAGE_BYTES:
+            parts.append(TasksErred(part))
+            part = []
+            nbytes = 0
+        part.append(row)
+    parts.append(TasksErred(part))
+    return parts

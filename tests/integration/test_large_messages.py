@@ -90,6 +90,19 @@ def test_graphs_whose_rows_are_large(small_frames: None, frames: list[list[Any]]
         scheduler.validate()
 
 
+def test_large_arguments(frames: list[list[Any]]) -> None:
+    """A large argument is a row of its own; one that all calls share goes once."""
+    texts = [f"{number:03}" * 1_000_000 for number in range(20)]
+    shared = "z" * 10_000_000
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False) as cluster, Client(cluster) as client:
+        assert client.gather(client.map(length, texts)) == [3_000_000] * 20
+        assert largest(frames) < 20_000_000
+        frames.clear()
+        client.gather(client.map(lambda number, text: number, range(50), text=shared))
+        assert largest(frames) < 20_000_000
+        assert sum(isinstance(message, SubmitTasks) for batch in frames for message in batch) < 5
+
+
 @pytest.mark.parametrize("nanny", [False, True], ids=["worker", "nanny"])
 def test_results_of_run(small_frames: None, nanny: bool) -> None:
     with LocalCluster(n_workers=2, threads_per_worker=1, processes=True) as cluster, Client(cluster) as client:

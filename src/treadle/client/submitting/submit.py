@@ -454,7 +454,9 @@ class _Mapping:
         """
         client = self.client
         calls: list[tuple[Any, Call | None, list[Any]]] = []
-        nbytes = 0
+        nbytes = beside = 0
+        #: Large arguments that go with them.
+        fresh: set[Key] = set()
         for args, key in zip(chunk, keys, strict=True):
             present = client._future_of_known(key)
             if present is not None:
@@ -467,7 +469,11 @@ class _Mapping:
                 continue
             calls.append((key, call, needs))
             nbytes += len(call.payload)
-            if nbytes > _CHUNK_BYTES:
+            for constant in call.constants:
+                if constant.key not in self.constants.held and constant.key not in fresh:
+                    fresh.add(constant.key)
+                    beside += len(constant.payload) + sum([memoryview(buffer).nbytes for buffer in constant.buffers])
+            if nbytes + beside > _CHUNK_BYTES:
                 break
         self.payload_bytes += nbytes
         return calls

@@ -76,6 +76,7 @@ def test_null_is_a_value_for_every_key(key):
         ("distributed.scheduler.default-task-durations", ["inc"]),
         ("distributed.worker.resources", {"GPU": "many"}),
         ("distributed.worker.memory.terminate", 2),
+        ("distributed.worker.memory.transfer", 0),
         ("distributed.comm.timeouts.connect", "never"),
         ("distributed.client.heartbeat", object()),
     ],

@@ -148,6 +148,8 @@ class WorkerSettings:
     connections_outgoing: int = 50
     connections_incoming: int = 10
     transfer_message_bytes: int = 50_000_000
+    #: Share of its memory limit that values on their way from peers may have; None: any.
+    transfer_fraction: float | None = 0.1
     heartbeat_s: float = 1.0
     validate: bool = False
     resources: dict[str, float] = field(default_factory=dict)
@@ -156,11 +158,18 @@ class WorkerSettings:
 
 
 def worker_settings() -> WorkerSettings:
+    """Raises ValueError that names the key for a value that makes no sense."""
+    transfer = None
+    if get("distributed.worker.memory.transfer") is not False:
+        transfer = _number("distributed.worker.memory.transfer")
+        if not 0 < transfer <= 1:
+            raise ValueError(f"distributed.worker.memory.transfer must be a fraction of the memory limit, or false, got {transfer:g}")
     return WorkerSettings(
         # 0 is allowed; without any transfer nothing would ever be computed.
         connections_outgoing=max(1, _count("distributed.worker.connections.outgoing")),
         connections_incoming=max(1, _count("distributed.worker.connections.incoming")),
         transfer_message_bytes=_bytes("distributed.worker.transfer.message-bytes-limit"),
+        transfer_fraction=transfer,
         heartbeat_s=_seconds("distributed.worker.heartbeat"),
         validate=_read("distributed.worker.validate", bool, "true or false"),
         resources=_mapping("distributed.worker.resources", float, "a map of amounts by resource"),

@@ -331,7 +331,15 @@ class Worker:
         settings = self._settings
         host = get_address_host(self.address)
         length = settings.max_error_length
-        self._core = WorkerTransitions(host, self.resources, settings.connections_outgoing, settings.transfer_message_bytes, self._validate)
+        self._core = WorkerTransitions(
+            host,
+            self.resources,
+            settings.connections_outgoing,
+            settings.transfer_message_bytes,
+            self._validate,
+            # One byte at least: 0 means no limit.
+            max(1, int(self.memory_limit * settings.transfer_fraction)) if self.memory_limit and settings.transfer_fraction else 0,
+        )
         performer = self._performer = Performer(
             self._core,
             self._store,

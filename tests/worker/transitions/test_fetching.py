@@ -41,6 +41,41 @@ def test_a_value_over_the_bound_goes_alone(make_env):
     assert env.requests == {1: ["a"]}
 
 
+def test_requests_under_way_have_a_budget(make_env):
+    env = make_env(fetch_budget_bytes=35)
+    env.meet(1, 2, 3)
+    env.compute("t", needs="abcd", at={"a": [1], "b": [1], "c": [2], "d": [3]})
+    assert env.requests == {1: ["a", "b"], 2: ["c"]}
+    env.arrive(2, got="c")
+    assert env.requests == {1: ["a", "b"], 3: ["d"]}
+    assert env.core.statistics().fetching_bytes == 30
+    env.arrive(1, got="ab")
+    env.arrive(3, got="d")
+    assert env.core.statistics().fetching_bytes == 0 and "t" in env.executing
+
+
+def test_what_does_not_come_gives_its_share_of_the_budget_back(make_env):
+    env = make_env(fetch_budget_bytes=10)
+    env.meet(1, 2)
+    env.compute("t", needs="ab", at={"a": [1], "b": [2]})
+    assert env.requests == {1: ["a"]}
+    env.busy(1)
+    assert env.requests == {2: ["b"]}
+
+
+def test_a_value_over_the_budget_goes_alone_and_is_not_overtaken_for_ever(make_env):
+    env = make_env(fetch_budget_bytes=25)
+    env.meet(1, 2, 3)
+    env.compute("r", needs="a", at=[1], priority=1)
+    env.compute("s", needs="b", at=[2], priority=2, nbytes=1000)
+    env.compute("t", needs="c", at=[3], priority=3)
+    assert env.requests == {1: ["a"]}
+    env.arrive(1, got="a")
+    assert env.requests == {2: ["b"]}
+    env.arrive(2, got="b")
+    assert env.requests == {3: ["c"]}
+
+
 def test_connections_are_bounded_and_the_neediest_goes_first(make_env):
     env = make_env(max_outgoing=1)
     env.meet(1, 2, 3)

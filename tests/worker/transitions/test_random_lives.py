@@ -137,7 +137,7 @@ class Life:
 
 @pytest.mark.parametrize("seed", range(100))
 def test_any_life(make_env, seed):
-    env = make_env({"GPU": 1.0}, max_outgoing=2, max_request_bytes=25)
+    env = make_env({"GPU": 1.0}, max_outgoing=2, max_request_bytes=25, fetch_budget_bytes=35)
     life = Life(env, seed)
     for _ in range(150):
         life.step()

@@ -69,7 +69,9 @@ class SimulatedWorker:
         self.host = f"host-of-{name}"
         self.nthreads = nthreads
         self.resources = resources
-        self.core = WorkerTransitions(f"host-of-{name}", resources, max_outgoing=2, max_request_bytes=100, validate=validate)
+        self.core = WorkerTransitions(
+            f"host-of-{name}", resources, max_outgoing=2, max_request_bytes=100, validate=validate, fetch_budget_bytes=150
+        )
         self.store: dict[Any, Any] = {}
         self._store = Store(self.store)
         self.functions: dict[int, Any] = {}

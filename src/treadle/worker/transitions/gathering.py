@@ -1,7 +1,8 @@
 """Which values are requested from which peer, when, and how many at once. No I/O: ``now`` is an argument.
 
 A value that is needed stands in the queue of each of some peers that have it. A peer has at most one request under
-way; when it becomes free it is asked for the most urgent ones of its queue, up to a number of bytes.
+way; when it becomes free it is asked for the most urgent ones of its queue, up to a number of bytes. What all requests ask for
+together stays within a budget: else what arrives could fill the memory before anything can be done about it.
 """
 
 from __future__ import annotations
@@ -64,18 +65,34 @@ def end_backoffs(state: LocalState) -> None:
 
 
 def start_requests(state: LocalState, out: WorkerOutbox) -> None:
-    """Ask free peers, the most urgent values first, while connections are left."""
+    """Ask free peers, the most urgent values first, while connections and bytes are left."""
     offers = state.offers
     while offers and state.outgoing < state.max_outgoing:
-        peer = state.peers.get(heappop(offers)[4])
+        offer = heappop(offers)
+        peer = state.peers.get(offer[4])
         if peer is None or peer.flying or peer.not_before > state.story.now:
             # Gone, or it will offer itself when it becomes free.
             continue
-        _request(state, peer, out)
+        if not _request(state, peer, out):
+            # Nor for anybody less urgent, or large values would wait for ever. What is under way ends, and then it is looked at again.
+            heappush(offers, offer)
+            return
 
 
-def _request(state: LocalState, peer: PeerState, out: WorkerOutbox) -> None:
+def end_request(state: LocalState, number: int) -> PeerState | None:
+    """The peer has answered, or will not. Returns it, if it is still there."""
+    state.outgoing -= 1
+    state.fetching_bytes -= state.requested_bytes.pop(number, 0)
+    peer = state.peers.get(number)
+    if peer is not None:
+        peer.flying = False
+    return peer
+
+
+def _request(state: LocalState, peer: PeerState, out: WorkerOutbox) -> bool:
+    """False: there are values to ask for, and no bytes left in the budget."""
     ids: list[int] = []
+    budget = state.fetch_budget_bytes
     total = 0
     queue = peer.queue
     while queue and len(ids) < MAX_IDS:
@@ -86,6 +103,11 @@ def _request(state: LocalState, peer: PeerState, out: WorkerOutbox) -> None:
         task = state.tasks[id]
         if ids and total + task.nbytes > state.max_request_bytes:
             break
+        wanted = state.fetching_bytes + total
+        if budget and wanted and wanted + task.nbytes > budget:
+            if not ids:
+                return False
+            break
         heappop(queue)
         total += task.nbytes
         ids.append(id)
@@ -95,7 +117,11 @@ def _request(state: LocalState, peer: PeerState, out: WorkerOutbox) -> None:
     if ids:
         peer.flying = True
         state.outgoing += 1
+        # There may be another one, to a peer of that number that has moved since.
+        state.requested_bytes[peer.number] = state.requested_bytes.get(peer.number, 0) + total
+        state.fetching_bytes += total
         out.fetch.append(Fetch(peer.number, peer.address, ids))
+    return True
 
 
 def _counts(state: LocalState, peer: PeerState, id: int) -> bool:

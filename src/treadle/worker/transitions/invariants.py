@@ -47,6 +47,7 @@ def validate(state: LocalState) -> None:
     for name, amount in state.resources.items():
         if abs(state.available[name] + held.get(name, 0.0) - amount) > 1e-6:
             raise InvariantError(f"of {amount} {name}, {state.available[name]} are free and {held.get(name, 0.0)} are held")
+    _validate_budget(state)
     flying = 0
     for peer in state.peers.values():
         flying += peer.flying
@@ -57,6 +58,12 @@ def validate(state: LocalState) -> None:
 def _hold(state: LocalState, task: WorkerTask, condition: bool, text: str) -> None:
     if not condition:
         raise InvariantError(f"of {task!r} does not hold: {text}; story: {state.story.of([task.id])}")
+
+
+def _validate_budget(state: LocalState) -> None:
+    wanted = state.requested_bytes
+    if state.fetching_bytes != sum(wanted.values()) or len(wanted) > state.outgoing:
+        raise InvariantError(f"{state.outgoing} requests ask for {wanted} bytes, booked are {state.fetching_bytes}")
 
 
 def _validate_assignment(state: LocalState, task: WorkerTask) -> None:

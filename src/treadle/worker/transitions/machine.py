@@ -66,7 +66,8 @@ from treadle.worker.transitions.state import CoreStatistics, LocalState
 class WorkerTransitions:
     """What one worker knows of its tasks and decides about them.
 
-    ``host``: of this worker, to prefer peers on it. ``resources``: abstract counters that tasks may ask for.
+    ``host``: of this worker, to prefer peers on it. ``resources``: abstract counters that tasks may ask for. ``fetch_budget_bytes``: of
+    all requests to peers that are under way; 0: no limit.
     """
 
     __slots__ = ("_buffers", "state")
@@ -78,8 +79,9 @@ class WorkerTransitions:
         max_outgoing: int = 50,
         max_request_bytes: int = 50_000_000,
         validate: bool = False,
+        fetch_budget_bytes: int = 0,
     ) -> None:
-        self.state: LocalState = LocalState(host, resources, max_outgoing, max_request_bytes, validate)
+        self.state: LocalState = LocalState(host, resources, max_outgoing, max_request_bytes, fetch_budget_bytes, validate)
         self._buffers: list[object] = []
 
     def handle(self, events: list[object], now: float) -> WorkerOutbox:

@@ -18,6 +18,7 @@ class CoreStatistics:
     states: dict[str, int]
     stored_bytes: int
     requests_under_way: int
+    fetching_bytes: int
 
 
 class LocalState:
@@ -28,6 +29,8 @@ class LocalState:
         "backoffs",
         "constrained",
         "counts",
+        "fetch_budget_bytes",
+        "fetching_bytes",
         "former_numbers",
         "host",
         "max_outgoing",
@@ -39,6 +42,7 @@ class LocalState:
         "peers",
         "recent_errors",
         "recent_puts",
+        "requested_bytes",
         "resources",
         "stored_bytes",
         "story",
@@ -53,6 +57,7 @@ class LocalState:
         resources: dict[str, float],
         max_outgoing: int,
         max_request_bytes: int,
+        fetch_budget_bytes: int,
         validate: bool,
     ) -> None:
         #: Own number; 0 before the scheduler's welcome.
@@ -80,6 +85,11 @@ class LocalState:
         self.outgoing: int = 0
         self.max_outgoing: int = max_outgoing
         self.max_request_bytes: int = max_request_bytes
+        #: Bytes that requests under way ask for, by the number of the peer, and their sum. At most ``fetch_budget_bytes`` (0: any
+        #: number), but for a single value that is larger.
+        self.requested_bytes: dict[int, int] = {}
+        self.fetching_bytes: int = 0
+        self.fetch_budget_bytes: int = fetch_budget_bytes
         #: For when the stream to the scheduler breaks, and reports with it: failures of late (when, row), and values that clients
         #: put here of late (id -> when), oldest first.
         self.recent_errors: list[tuple[float, TaskErred]] = []
@@ -91,7 +101,7 @@ class LocalState:
 
     def statistics(self) -> CoreStatistics:
         states = {name: self.counts[state] for state, name in enumerate(STATE_NAMES) if self.counts[state]}
-        return CoreStatistics(states=states, stored_bytes=self.stored_bytes, requests_under_way=self.outgoing)
+        return CoreStatistics(states, self.stored_bytes, self.outgoing, self.fetching_bytes)
 
 
 def move(state: LocalState, task: WorkerTask, finish: int) -> None:

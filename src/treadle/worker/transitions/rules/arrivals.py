@@ -5,7 +5,7 @@ from __future__ import annotations
 from treadle.messages.base import Holders, Peer
 from treadle.messages.local import FetchBusy, FetchDone, FetchFailed
 from treadle.utils.keys import key_from_wire
-from treadle.worker.transitions.gathering import back_off, enqueue, offer_peer
+from treadle.worker.transitions.gathering import back_off, end_request, enqueue, offer_peer
 from treadle.worker.transitions.outbox import WorkerOutbox
 from treadle.worker.transitions.records import (
     FETCH,
@@ -34,7 +34,7 @@ from treadle.worker.transitions.state import LocalState, add_task
 
 
 def fetch_done(state: LocalState, done: FetchDone, out: WorkerOutbox) -> None:
-    peer = _end_request(state, done.peer)
+    peer = end_request(state, done.peer)
     if peer is not None and done.ids:
         peer.failures = 0
     for row in range(len(done.ids)):
@@ -70,7 +70,7 @@ def fetch_done(state: LocalState, done: FetchDone, out: WorkerOutbox) -> None:
 
 def fetch_busy(state: LocalState, busy: FetchBusy, out: WorkerOutbox) -> None:
     """Ask again later; whoever else has the values is asked now."""
-    peer = _end_request(state, busy.peer)
+    peer = end_request(state, busy.peer)
     if peer is not None:
         back_off(state, peer)
     for id in busy.asked:
@@ -80,7 +80,7 @@ def fetch_busy(state: LocalState, busy: FetchBusy, out: WorkerOutbox) -> None:
 
 
 def fetch_failed(state: LocalState, failed: FetchFailed, out: WorkerOutbox) -> None:
-    peer = _end_request(state, failed.peer)
+    peer = end_request(state, failed.peer)
     if peer is not None:
         back_off(state, peer)
     for id in failed.asked:
@@ -88,14 +88,6 @@ def fetch_failed(state: LocalState, failed: FetchFailed, out: WorkerOutbox) -> N
         if task is not None:
             lost_holder(task, failed.peer)
             to_fetch(state, task, out)
-
-
-def _end_request(state: LocalState, number: int) -> PeerState | None:
-    state.outgoing -= 1
-    peer = state.peers.get(number)
-    if peer is not None:
-        peer.flying = False
-    return peer
 
 
 def _end_flight(state: LocalState, id: int, number: int, out: WorkerOutbox) -> WorkerTask | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from math import nan
+from math import inf, nan
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -80,6 +80,13 @@ def _mapping(key: str, convert: Callable[[Any], T], kind: str) -> dict[str, T]:
     return _read(key, lambda value: {str(name): convert(each) for name, each in value.items()}, kind)
 
 
+def _weight(value: Any) -> float:
+    weight = float(value)
+    if not 0 < weight < inf:
+        raise ValueError("not over 0, or not finite")
+    return weight
+
+
 def redefined_keys_are_errors() -> bool:
     """Whether a key that stands for another task already is an error, not a warning. Raises ValueError for a value that makes no sense."""
     value = get("treadle.client.redefined-keys", "warn")
@@ -103,6 +110,7 @@ class SchedulerSettings:
     worker_ttl_s: float | None = 300.0
     unknown_task_duration_s: float = 0.5
     default_task_durations_s: dict[str, float] = field(default_factory=dict)
+    client_weights: dict[str, float] = field(default_factory=dict)
     validate: bool = False
     scatter_replicas: int = 2
     scatter_replica_limit_bytes: int = 64 * 2**20
@@ -130,6 +138,7 @@ def scheduler_settings() -> SchedulerSettings:
         worker_ttl_s=_optional_seconds("distributed.scheduler.worker-ttl"),
         unknown_task_duration_s=_seconds("distributed.scheduler.unknown-task-duration"),
         default_task_durations_s=_mapping("distributed.scheduler.default-task-durations", seconds, "a map of times by function name"),
+        client_weights=_mapping("treadle.scheduler.client-weights", _weight, "a map of numbers over 0 by the name of a client"),
         validate=_read("distributed.scheduler.validate", bool, "true or false"),
         worker_grace_s=_seconds("treadle.scheduler.worker-grace"),
         client_grace_s=_seconds("treadle.scheduler.client-grace"),

@@ -60,7 +60,7 @@ from treadle.scheduler.transitions.story import Story
 
 SMALL, LARGE = 20, 10_000
 #: Steps and entries that a large cluster may cost more: numbers are larger, a table is copied later.
-SLACK_STEPS = 50
+SLACK_STEPS = 100
 SLACK_ENTRIES = 5
 #: The client that everything belongs to; its functions; its keys' ids begin above these.
 CLIENT = 1

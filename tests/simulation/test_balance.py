@@ -7,11 +7,14 @@ import sys
 
 import pytest
 
+from treadle.testing.simulation.balance.cluster import BalanceCluster
 from treadle.testing.simulation.balance.scenario import (
+    NAMINGS,
     BalanceScenario,
     Die,
     Join,
     Leave,
+    Naming,
     Pause,
     Scatter,
     Submit,
@@ -96,6 +99,60 @@ def test_worker_that_retires_or_pauses_gives_back_all_that_it_has_not_begun(leav
     tasks = Submit(1.0, "c", 0, 1200)
     steps = (*_workers(1), tasks, *_workers(1, at=2.5, first=1, nthreads=4), leave)
     simulate_balance(BalanceScenario(1, steps, (0.5,), saturation=float("inf")))
+
+
+def _shares(*, weights: dict[str, float], inside: bool = False) -> BalanceCluster:
+    """One client has asked for 600 s of work; another one comes with 20 tasks, or (``inside``) a task of the first one submits them."""
+    many = Submit(1.0, "first", 0, 600, "hash")
+    few = Submit(10.0, "second", 0, 20, "counter", inside=(0, 0) if inside else None)
+    return simulate_balance(BalanceScenario(1, (*_workers(2), many, few), (1.0,), weights=weights))
+
+
+def test_clients_take_turns() -> None:
+    cluster = _shares(weights={})
+    # 20 s of its own and as many of the other's, on two workers.
+    assert max(cluster.done_at[work.key] for work in cluster.asked[1]) < 40.0
+
+
+def test_clients_take_turns_by_their_weights() -> None:
+    cluster = _shares(weights={"second": 0.25})
+    assert 40.0 < max(cluster.done_at[work.key] for work in cluster.asked[1]) < 80.0
+
+
+def test_what_tasks_submit_counts_as_their_clients() -> None:
+    cluster = _shares(weights={}, inside=True)
+    assert set(cluster.served) == {"first"}
+    account = cluster.core.state.clients["first"].account
+    assert abs(account.used_s - 620.0) < 10.0
+
+
+def test_clients_take_turns_where_tasks_need_a_resource() -> None:
+    workers = [Join(0.0, f"w{number}", resources={"GPU": 1.0}) for number in range(2)]
+    many = Submit(1.0, "first", 0, 200, resources={"GPU": 1.0})
+    few = Submit(10.0, "second", 0, 10, resources={"GPU": 1.0})
+    cluster = simulate_balance(BalanceScenario(1, (*workers, many, few), (1.0,)))
+    assert max(cluster.done_at[work.key] for work in cluster.asked[1]) < 30.0
+
+
+def test_a_client_that_was_idle_has_saved_nothing_up() -> None:
+    """The second one has had nothing to do for a minute: it does not get the cluster for itself for a minute."""
+    early = Submit(1.0, "second", 0, 1)
+    many = Submit(2.0, "first", 0, 300)
+    late = Submit(60.0, "second", 0, 100)
+    simulate_balance(BalanceScenario(1, (*_workers(2), early, many, late), (1.0,)))
+
+
+@pytest.mark.parametrize("naming", NAMINGS)
+@pytest.mark.parametrize("duration_s", [0.005, 2.0])
+def test_durations_are_learned_however_tasks_are_named(naming: Naming, duration_s: float) -> None:
+    tasks = Submit(1.0, "c", 0, 300, naming)
+    simulate_balance(BalanceScenario(1, (*_workers(5), tasks, Submit(60.0, "c", 0, 200, naming)), (duration_s,), saturation=20.0))
+
+
+def test_names_that_are_made_up_for_each_task_do_not_pile_up() -> None:
+    tasks = [Submit(1.0 + at, "c", 0, 500, "part") for at in range(8)]
+    cluster = simulate_balance(BalanceScenario(1, (*_workers(5), *tasks), (0.0001,)))
+    assert not cluster.core.state.groups
 
 
 def test_command_judges_balance() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from treadle.scheduler.explaining import explain
 from treadle.scheduler.transitions.machine import Transitions
 from treadle.scheduler.transitions.records import STATE_NAMES, TaskState, WorkerState
-from treadle.utils.keys import key_from_wire
+from treadle.utils.keys import key_from_wire, prefix_of
 
 
 def _chosen_tasks(core: Transitions, options: dict[str, Any]) -> list[TaskState]:
@@ -74,7 +74,7 @@ def nbytes(core: Transitions, options: dict[str, Any]) -> Any:
         return [[task.key, task.nbytes] for task in tasks]
     sums: dict[str, int] = {}
     for task in tasks:
-        name = task.group.prefix.name
+        name = prefix_of(task.key)
         sums[name] = sums.get(name, 0) + task.nbytes
     return [[name, total] for name, total in sums.items()]
 

@@ -70,6 +70,7 @@ def _limits(settings: config.SchedulerSettings, allowed_failures: int | None, va
         prefetch_limit=settings.prefetch_limit,
         unknown_task_duration_s=settings.unknown_task_duration_s,
         default_task_durations_s=settings.default_task_durations_s,
+        client_weights=settings.client_weights,
         validate=settings.validate if validate is None else bool(validate),
         scatter_replicas=settings.scatter_replicas,
         scatter_replica_limit_bytes=settings.scatter_replica_limit_bytes,

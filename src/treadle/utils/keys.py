@@ -43,6 +43,11 @@ def prefix_of(key: Key) -> str:
         if not _is_token(tail):
             break
         text = head
+        if len(tail) == 12:
+            # Perhaps the end of a UUID: 8, 4, 4, 4 and 12 digits.
+            parts = head.rsplit("-", 4)
+            if len(parts) == 5 and [len(part) for part in parts[1:]] == [8, 4, 4, 4] and _is_hex("".join(parts[1:])):
+                text = parts[0]
         head, dash, tail = text.rpartition("-")
     return text
 
@@ -51,8 +56,10 @@ def _is_token(part: str) -> bool:
     """Whether the last part of a name is a counter, a hash or a piece of one, and no word."""
     if part.isdigit():
         return True
-    if len(part) < 8:
-        return False
+    return len(part) >= 8 and _is_hex(part)
+
+
+def _is_hex(part: str) -> bool:
     for character in part:
         if character not in "0123456789abcdef":
             return False

@@ -55,5 +55,5 @@ def test_same_messages_under_every_hash_seed() -> None:
         done = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr
         outputs.append(done.stdout)
-    assert outputs[0].count("compute") > 30
+    assert outputs[0].count("compute") > 20
     assert len(set(outputs)) == 1

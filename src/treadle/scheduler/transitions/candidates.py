@@ -213,7 +213,7 @@ def push(state: ClusterState, candidates: Candidates, task: TaskState) -> None:
     task.candidates = candidates
     queue = state.queues.get(candidates)
     if queue is None:
-        queue = TaskQueue()
+        queue = TaskQueue(state.turn_clock)
         state.queues[candidates] = queue
     queue.push(task)
     if candidates.live == 0 and not candidates.is_large:

@@ -7,7 +7,7 @@ from typing import Final
 
 from treadle.scheduler.transitions.candidates import room_has_come
 from treadle.scheduler.transitions.quarantine import release
-from treadle.scheduler.transitions.records import RUNNING, TaskPrefix, TaskState, WorkerState
+from treadle.scheduler.transitions.records import RUNNING, TaskState, WorkerState
 from treadle.scheduler.transitions.state import ClusterState
 
 #: No task counts for less: what it costs a worker to run anything at all.
@@ -16,28 +16,41 @@ SHORTEST_S: Final = 20e-6
 STARTED_S: Final = 0.05
 
 
-def expected_duration(state: ClusterState, prefix: TaskPrefix) -> float:
-    duration = prefix.duration_s
+def expected_duration(state: ClusterState, task: TaskState) -> float:
+    """By what tasks of its name took; by what its function took where each task has a name of its own."""
+    duration = task.group.prefix.duration_s
     if duration < 0:
-        return state.limits.unknown_task_duration_s
+        function = task.function
+        if function is not None:
+            duration = function.duration_s
+        if duration < 0:
+            return state.limits.unknown_task_duration_s
     return duration if duration > SHORTEST_S else SHORTEST_S
 
 
-def learn_duration(prefix: TaskPrefix, seconds: float) -> None:
-    """A task of that prefix took so long: a moving average that forgets quickly."""
+def learn_duration(task: TaskState, seconds: float) -> None:
+    """``task`` took so long: moving averages that forget quickly."""
     if seconds < 0:
         seconds = 0.0
-    old = prefix.duration_s
-    prefix.duration_s = seconds if old < 0 else 0.5 * (old + seconds)
+    prefix = task.group.prefix
+    if not prefix.is_shared:
+        old = prefix.duration_s
+        prefix.duration_s = seconds if old < 0 else 0.5 * (old + seconds)
+    function = task.function
+    if function is not None:
+        before = function.duration_s
+        function.duration_s = seconds if before < 0 else 0.5 * (before + seconds)
+    task.account.used_s += seconds * task.account.rate
 
 
 def place(state: ClusterState, task: TaskState, worker: WorkerState) -> None:
     """``task`` counts as work of ``worker`` from here on."""
-    estimate = expected_duration(state, task.group.prefix)
+    estimate = expected_duration(state, task)
     task.estimate_s = estimate
     task.processing_on = worker
     worker.processing[task] = None
     worker.occupancy += estimate
+    task.account.used_s += estimate * task.account.rate
     options = task.options
     if options is not None:
         if options.resources:
@@ -53,6 +66,8 @@ def unplace(state: ClusterState, task: TaskState) -> None:
     worker = task.processing_on
     assert worker is not None
     task.processing_on = None
+    # What it took is booked when that is known.
+    task.account.used_s -= task.estimate_s * task.account.rate
     del worker.processing[task]
     if worker.executing:
         worker.executing.pop(task, None)
@@ -95,6 +110,7 @@ def raise_estimate(state: ClusterState, task: TaskState, worker: WorkerState) ->
     if task.estimate_s < STARTED_S:
         if task not in worker.long_running:
             worker.occupancy += STARTED_S - task.estimate_s
+        task.account.used_s += (STARTED_S - task.estimate_s) * task.account.rate
         task.estimate_s = STARTED_S
         state.touch(worker)
 

@@ -57,7 +57,7 @@ def forget_everything(state: ClusterState, out: Outbox) -> None:
     state.announcements.clear()
     state.awaited.clear()
     expire_orphans(state, out)
-    state.queue = TaskQueue()
+    state.queue = TaskQueue(state.turn_clock)
     state.queues.clear()
     state.to_serve.clear()
     for candidates in state.candidates.values():

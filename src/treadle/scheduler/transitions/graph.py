@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any, Final
 
 from treadle.exceptions import PeerProtocolError
@@ -10,6 +11,7 @@ from treadle.messages.client_scheduler import DefineFunctions, KeysRedefined, Su
 from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.records import (
     FORGOTTEN,
+    NO_ACCOUNT,
     NO_TASKS,
     RELEASED,
     WAITING,
@@ -32,6 +34,14 @@ REDEFINED_TEXT: Final = (
     "The key stands for another task already. Choose another key, or release what holds that one first: futures of any client, "
     "published datasets, and tasks that need it."
 )
+
+
+#: Names that are kept apart; tasks with further ones share a record. People who name each task make as many names as tasks.
+MOST_PREFIXES: Final = 1000
+MOST_GROUPS: Final = 10_000
+OTHERS: Final = "(others)"
+#: Prefixes that are looked at to find one that is not in use.
+MOST_LOOKED_AT: Final = 3
 
 
 def define_functions(state: ClusterState, client: ClientState, message: DefineFunctions) -> None:
@@ -57,18 +67,39 @@ def define_functions(state: ClusterState, client: ClientState, message: DefineFu
 
 
 def get_prefix(state: ClusterState, name: str) -> TaskPrefix:
+    """The record of that name. When there are too many, one that nobody uses goes; when all are in use, it is one for all others."""
     prefix = state.prefixes.get(name)
     if prefix is None:
+        if len(state.prefixes) >= MOST_PREFIXES and name != OTHERS and not _drop_unused_prefix(state):
+            return get_prefix(state, OTHERS)
         prefix = TaskPrefix(name, state.limits.default_task_durations_s.get(name, -1.0))
+        prefix.is_shared = name == OTHERS
         state.prefixes[name] = prefix
     return prefix
 
 
+def _drop_unused_prefix(state: ClusterState) -> bool:
+    for looked, prefix in enumerate(state.prefixes.values()):
+        if prefix.ngroups == 0:
+            del state.prefixes[prefix.name]
+            return True
+        if looked == MOST_LOOKED_AT:
+            break
+    # Those that were looked at are in use: the next look begins behind them.
+    for name in list(islice(state.prefixes, MOST_LOOKED_AT)):
+        state.prefixes[name] = state.prefixes.pop(name)
+    return False
+
+
 def get_group(state: ClusterState, name: str, key: Any) -> TaskGroup:
-    """The group of that name; ``key`` is of one of its tasks."""
+    """The group of that name, or, when there are very many, one for all others; ``key`` is of one of its tasks."""
     group = state.groups.get(name)
     if group is None:
-        group = TaskGroup(name, get_prefix(state, prefix_of(key)))
+        if len(state.groups) >= MOST_GROUPS and name != OTHERS:
+            return get_group(state, OTHERS, OTHERS)
+        prefix = get_prefix(state, prefix_of(key))
+        prefix.ngroups += 1
+        group = TaskGroup(name, prefix)
         state.groups[name] = group
     return group
 
@@ -78,6 +109,11 @@ def submit_tasks(state: ClusterState, client: ClientState, message: SubmitTasks,
     check_columns(state, client, message, frames)
     ids: list[int] = message.ids
     generation = _generation(state, client, message)
+    account = client.account
+    if message.parent is not None:
+        parent = state.tasks.get(key_from_wire(message.parent))
+        if parent is not None:
+            account = parent.account
     user_priority = -float(message.priority)
     options: TaskOptions | None = message.options
     special: dict[int, TaskOptions] = dict(message.row_options) if message.row_options else {}
@@ -141,6 +177,7 @@ def submit_tasks(state: ClusterState, client: ClientState, message: SubmitTasks,
                     group = get_group(state, named_group if named_group is not None else group_of(key), key)
                     last_head = head
             task = TaskState(id, key, group, (priority, generation, rank))
+            task.account = account
             add_task(state, task)
             fresh.append(task)
         else:
@@ -184,6 +221,8 @@ def submit_tasks(state: ClusterState, client: ClientState, message: SubmitTasks,
 def add_task(state: ClusterState, task: TaskState) -> None:
     """A new task, released."""
     task.attempt = state.first_attempt
+    if task.account is NO_ACCOUNT:
+        task.account = state.no_account
     state.tasks[task.key] = task
     state.by_id[task.id] = task
     task.group.alive += 1

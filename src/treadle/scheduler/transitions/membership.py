@@ -20,6 +20,7 @@ from treadle.scheduler.transitions.records import (
     RETIRING,
     RUNNING,
     WAITING,
+    Account,
     ClientState,
     FunctionState,
     WorkerState,
@@ -246,6 +247,7 @@ def add_client(state: ClusterState, number: int, message: RegisterClient, schedu
     if message.id in state.clients:
         raise PeerProtocolError(f"a client with the id {message.id!r} is connected already")
     client = ClientState(number, message.id, dict(message.versions))
+    client.account = new_account(state, message.id)
     client.last_seen = state.now
     client.stranger = message.number != 0
     client.came_back = client.recalling = client.stranger
@@ -256,6 +258,12 @@ def add_client(state: ClusterState, number: int, message: RegisterClient, schedu
     state.clients_by_number[number] = client
     out.to_client(client).add(ClientWelcome(number, scheduler_id))
     return client
+
+
+def new_account(state: ClusterState, id: str) -> Account:
+    """For a client with that id, ``Client-<name>-<uuid>`` where the user has named it."""
+    name = id[7:-37] if id.startswith("Client-") else id
+    return Account(id, state.limits.client_weights.get(name, 1.0))
 
 
 def remove_client(state: ClusterState, client: ClientState, out: Outbox) -> None:

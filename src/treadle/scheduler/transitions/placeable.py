@@ -94,9 +94,7 @@ def _discard(table: dict[str, dict[Needs, dict[TaskState, None]]], wish: str, ne
             del table[wish]
 
 
-def _collect(
-    table: dict[str, dict[Needs, dict[TaskState, None]]], wish: str, worker: WorkerState, found: dict[TaskState, None]
-) -> None:
+def _collect(table: dict[str, dict[Needs, dict[TaskState, None]]], wish: str, worker: WorkerState, found: dict[TaskState, None]) -> None:
     rows = table.get(wish)
     if rows is None:
         return

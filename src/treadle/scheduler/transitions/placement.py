@@ -101,7 +101,7 @@ def choose_worker(state: ClusterState, task: TaskState) -> WorkerState | None:
         return other if _moved_start(state, task, other) < holder.occupancy / holder.nthreads else holder
     local, total = _bytes_here(task)
     candidates = [worker for worker in local if worker in state.running]
-    short = expected_duration(state, task.group.prefix) < SHARE_COST_S
+    short = expected_duration(state, task) < SHARE_COST_S
     other = state.gathering_at if short else None
     if other is None or other not in state.running:
         other = next_worker(state)
@@ -148,7 +148,7 @@ def choose_candidate(state: ClusterState, candidates: Candidates, task: TaskStat
 
 def has_room(state: ClusterState, worker: WorkerState, task: TaskState) -> bool:
     """Whether a restricted task may be sent there ahead of need. Of what waits for a resource there only a moment's work."""
-    duration = expected_duration(state, task.group.prefix)
+    duration = expected_duration(state, task)
     if not room_for(state, worker, duration):
         return False
     pressure = resource_pressure(task, worker)
@@ -176,7 +176,7 @@ def _start(state: ClusterState, task: TaskState, worker: WorkerState, missing: i
         start += _fetching_s(state, missing)
     pressure = resource_pressure(task, worker)
     if pressure > 1.0:
-        start += pressure * expected_duration(state, task.group.prefix)
+        start += pressure * expected_duration(state, task)
     return start
 
 
@@ -259,7 +259,7 @@ def _more_urgent(state: ClusterState, worker: WorkerState, task: TaskState) -> T
     best = task
     if state.queue.live:
         first = state.queue.peek()
-        if first is not None and is_before(first, best) and room_for(state, worker, expected_duration(state, first.group.prefix)):
+        if first is not None and is_before(first, best) and room_for(state, worker, expected_duration(state, first)):
             best = first
     for other in worker.waiting_lines:
         best = _first_of(state, other, worker, best)
@@ -296,7 +296,7 @@ def fill(state: ClusterState, out: Outbox) -> None:
             share = -(-state.queue.live // left)
             first = state.queue.peek()
             if first is not None:
-                duration = expected_duration(state, first.group.prefix)
+                duration = expected_duration(state, first)
                 share = max(share, int(sqrt(state.queue.live * SHARE_COST_S / duration)))
                 lone = state.queue.live == 1 and duration < SHARE_COST_S
         left -= 1
@@ -319,7 +319,7 @@ def fill(state: ClusterState, out: Outbox) -> None:
             task = state.queue.peek()
             if task is None:
                 break
-            if not room_for(state, worker, expected_duration(state, task.group.prefix)):
+            if not room_for(state, worker, expected_duration(state, task)):
                 full = True
                 break
             assign(state, task, worker, out)

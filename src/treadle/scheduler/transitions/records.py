@@ -40,6 +40,10 @@ class TaskPrefix:
         self.name: str = name
         #: Moving average of the seconds one takes; negative until one has finished or the config says.
         self.duration_s: float = duration_s
+        #: Groups of this name that have tasks.
+        self.ngroups: int = 0
+        #: It stands for several names, and nothing is learned by it.
+        self.is_shared: bool = False
 
     def __repr__(self) -> str:
         return f"<TaskPrefix {self.name!r}>"
@@ -85,6 +89,20 @@ class Candidates:
         return f"<Candidates {self.name!r}>"
 
 
+class Account:
+    """Who tasks count for when clients take turns: a client, with all that its tasks submit from where they run."""
+
+    def __init__(self, name: str, weight: float) -> None:
+        self.name: str = name
+        #: Seconds that count for one second of its tasks.
+        self.rate: float = 1.0 / weight
+        #: What its tasks have taken and what it has under way, seconds; and what it was given for the time in which it asked for nothing.
+        self.used_s: float = 0.0
+
+    def __repr__(self) -> str:
+        return f"<Account {self.name!r}>"
+
+
 class FunctionState:
     """A function's pickle, passed through unread. Lives while its client names it or a task needs it."""
 
@@ -96,6 +114,8 @@ class FunctionState:
         self.ntasks: int = 0
         #: The client that defined it may name it again.
         self.held: bool = True
+        #: Moving average of the seconds that a call takes; negative until one has finished.
+        self.duration_s: float = -1.0
         #: Numbers of the workers that were sent the body.
         self.workers: dict[int, None] = {}
 
@@ -107,6 +127,8 @@ class ClientState:
         self.number: int = number
         self.id: str = id
         self.versions: dict[str, str] = versions
+        #: Who the tasks count for that it submits from outside of a task.
+        self.account: Account = NO_ACCOUNT
         #: Reverse of TaskState.who_wants.
         self.wants_what: dict[TaskState, None] = {}
         self.most_wanted: HighWater = HighWater()
@@ -291,6 +313,7 @@ class TaskState:
         self.id: int = id
         self.key: Any = key
         self.group: TaskGroup = group
+        self.account: Account = NO_ACCOUNT
         #: (minus the user's priority, generation, rank): smaller runs first.
         self.priority: tuple[float, float, int] = priority
         self.state: int = RELEASED
@@ -355,6 +378,8 @@ class TaskState:
 NO_TASKS: Final[list[TaskState]] = []
 NO_CLIENTS: Final[list[ClientState]] = []
 NO_WORKERS: Final[list[WorkerState]] = []
+#: Not set yet.
+NO_ACCOUNT: Final = Account("nobody", 1.0)
 
 
 def is_needed(task: TaskState) -> bool:

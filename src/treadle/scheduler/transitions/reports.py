@@ -72,7 +72,7 @@ def tasks_finished(state: ClusterState, worker: WorkerState, message: TasksFinis
             continue
         if stops[row] > 0:
             # Without times the worker had the value already and ran nothing.
-            learn_duration(task.group.prefix, stops[row] - starts[row])
+            learn_duration(task, stops[row] - starts[row])
         state.total_finished += 1
         to_memory(state, task, worker, sizes[row], type_names[types[row]], out, b"" if values is None else values[row])
 
@@ -84,6 +84,7 @@ def tasks_erred(state: ClusterState, worker: WorkerState, message: TasksErred, o
             orphan_ended(state, worker, row.id)
             drop_stale(state, worker, row.id, out)
         else:
+            task.account.used_s += max(0.0, row.stop - row.start) * task.account.rate
             task_erred(state, task, row.error)
 
 

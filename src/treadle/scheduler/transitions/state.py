@@ -7,9 +7,10 @@ from typing import Any
 
 from treadle.exceptions import Death
 from treadle.scheduler.transitions.placeable import Placeable
-from treadle.scheduler.transitions.queue import TaskQueue
+from treadle.scheduler.transitions.queue import TaskQueue, TurnClock
 from treadle.scheduler.transitions.recorder import Recorder
 from treadle.scheduler.transitions.records import (
+    Account,
     Candidates,
     ClientState,
     FunctionState,
@@ -42,6 +43,7 @@ class Limits:
         prefetch_limit: int = 500,
         unknown_task_duration_s: float = 0.5,
         default_task_durations_s: dict[str, float] | None = None,
+        client_weights: dict[str, float] | None = None,
         validate: bool = False,
         scatter_replicas: int = 1,
         scatter_replica_limit_bytes: int = 2**26,
@@ -58,6 +60,8 @@ class Limits:
         self.prefetch_limit: int = prefetch_limit
         self.unknown_task_duration_s: float = unknown_task_duration_s
         self.default_task_durations_s: dict[str, float] = dict(default_task_durations_s or {})
+        #: By the name that the user gave a client; 1.0 for others.
+        self.client_weights: dict[str, float] = dict(client_weights or {})
         self.validate: bool = validate
         self.scatter_replicas: int = scatter_replicas
         self.scatter_replica_limit_bytes: int = scatter_replica_limit_bytes
@@ -83,7 +87,10 @@ class ClusterState:
         self.groups: dict[str, TaskGroup] = {}
         self.prefixes: dict[str, TaskPrefix] = {}
         #: Queued tasks that any worker may run.
-        self.queue: TaskQueue = TaskQueue()
+        #: Of tasks that no client has submitted to this scheduler.
+        self.no_account: Account = Account("nobody", 1.0)
+        self.turn_clock: TurnClock = TurnClock()
+        self.queue: TaskQueue = TaskQueue(self.turn_clock)
         #: Those who may run restricted tasks, by their wishes, the eldest first; and by what a worker must have to be among them:
         #: ("worker", name, address or host) or ("resource", name).
         self.candidates: dict[Any, Candidates] = {}

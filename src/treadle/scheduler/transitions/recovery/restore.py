@@ -234,6 +234,7 @@ def _retried(state: ClusterState, record: RetriedRecord) -> None:
 
 def _client(state: ClusterState, record: KnownClient) -> None:
     client = ClientState(record.number, record.id, record.versions)
+    client.account = membership.new_account(state, record.id)
     client.submission = record.submission
     client.generation = record.generation
     client.submitted_at = record.submitted_at
@@ -262,6 +263,9 @@ def _tasks(state: ClusterState, record: TasksRecord, frames: list[Any]) -> None:
         group = get_group(state, record.group_names[record.groups[row]], key)
         task = TaskState(id, key, group, record.priorities[row])
         add_task(state, task)
+        client = state.clients_by_number.get(id >> 32)
+        if client is not None:
+            task.account = client.account
         function = state.functions[record.functions[row]] if record.functions[row] else None
         if function is not None:
             task.function = function

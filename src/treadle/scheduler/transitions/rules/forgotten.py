@@ -40,7 +40,8 @@ def to_forgotten(state: ClusterState, task: TaskState, out: Outbox) -> None:
 
 def forget_group(state: ClusterState, group: TaskGroup) -> None:
     """All its tasks are forgotten: nothing refers to it any more."""
-    state.groups.pop(group.name, None)
+    if state.groups.pop(group.name, None) is not None:
+        group.prefix.ngroups -= 1
     for other in group.dependents:
         other.dependencies.pop(group, None)
     for other in group.dependencies:

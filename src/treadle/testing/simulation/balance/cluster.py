@@ -34,6 +34,7 @@ class BalanceCluster:
             worker_saturation=scenario.saturation,
             scatter_replicas=scenario.scatter_replicas,
             no_workers_timeout_s=scenario.no_workers_timeout_s,
+            client_weights=scenario.weights,
         )
         self.ticking = True
         self.scheduler = SimulatedScheduler(self.world, limits, 1, 0, None, 2**20, 0, lambda: self.ticking)
@@ -47,7 +48,16 @@ class BalanceCluster:
         self.open: dict[Any, Work] = {}
         #: Workers that executed something and died; workers that retire, and since when.
         self.deaths = 0
+        #: Seconds of tasks that have begun, by account.
+        self.served: dict[str, float] = {}
+        #: How many tasks of each function are done.
+        self.finished: dict[int, int] = {}
+        self.done_at: dict[Any, float] = {}
         self.leaving: dict[str, float] = {}
+        self.has_retired = False
+        #: For each place of a ``Scatter``: where the values were put, and who was there.
+        self.onto: dict[int, list[str]] = {}
+        self.there: dict[int, list[str]] = {}
         self._lives = 0
         names = dict.fromkeys(step.client for step in scenario.steps if isinstance(step, Submit | Scatter))
         for name in names:
@@ -121,10 +131,15 @@ class BalanceCluster:
 
     def _started(self, worker: TimedWorker, key: Any) -> None:
         self.world.note(f"{worker.name} begins {key!r}")
+        work = self.works[key]
+        self.served[work.account] = self.served.get(work.account, 0.0) + work.duration_s
 
     def _done(self, worker: TimedWorker, key: Any) -> None:
         self.world.note(f"{worker.name} ends {key!r}")
-        self.works[key].done = True
+        work = self.works[key]
+        work.done = True
+        self.done_at[key] = self.world.now
+        self.finished[work.function] = self.finished.get(work.function, 0) + 1
         self.open.pop(key, None)
 
     def _look_for_lost(self) -> None:
@@ -149,7 +164,7 @@ class BalanceCluster:
         if worker is None or not worker.connected or worker.retiring:
             return
         if isinstance(step, Leave):
-            worker.retiring = True
+            worker.retiring = self.has_retired = True
             self.leaving[worker.name] = self.world.now
             self.scheduler.tell(Retire([worker.number]))
             self._empty(worker)
@@ -214,6 +229,7 @@ class BalanceCluster:
                 self.scenario.durations[step.function],
                 step.function,
                 self.world.now,
+                step.naming,
                 step.priority,
                 _needs(step, before, number),
                 step.workers,
@@ -232,18 +248,21 @@ class BalanceCluster:
             return
         self.world.note(f"--- {step}")
         works = [
-            Work(f"data{place}-{number}", client.new_id(), step.client, step.client, 0.0, -1, self.world.now, scattered=True)
+            Work(f"data{place}-{number}", client.new_id(), step.client, step.client, 0.0, -1, self.world.now, "hash", scattered=True)
             for number in range(step.count)
         ]
         for work in works:
             self.works[work.key] = work
         self.asked[place] = works
+        worker = workers[place % len(workers)]
+        self.onto[place] = [worker.name]
 
         def told() -> None:
+            self.there[place] = [other.name for other in self.workers.values() if other.connected]
             for work in works:
                 work.done = True
 
-        client.scatter(works, workers[place % len(workers)], told)
+        client.scatter(works, worker, told)
 
 
 def _needs(step: Submit, before: list[Work], number: int) -> list[Work]:

@@ -5,10 +5,12 @@ The rules are those of somebody who looks at the cluster and knows how long task
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any, Final
 
 from treadle.testing.simulation.balance.cluster import BalanceCluster
 from treadle.testing.simulation.balance.parties import TimedWorker, Work
+from treadle.testing.simulation.balance.scenario import Submit
 
 #: Simulated seconds that something may be wrong before it counts: so long may it take to hear of it and to mend it.
 PATIENCE_S: Final = 5.0
@@ -19,6 +21,10 @@ SUSPECTS_S: Final = 45.0
 #: A worker may have so many times the copies that it had if all had the same, and a few more.
 MOST_UNEVEN: Final = 3
 FEW: Final = 8
+#: A worker's booked load is right if it is off by no more than that factor, and by so many seconds a task, once so many have finished.
+MOST_WRONG: Final = 3.0
+SLACK_S: Final = 0.1
+KNOWN: Final = 30
 #: Names that the scheduler may keep what it has learned by, when nothing is left to do.
 MOST_NAMES: Final = 2_000
 
@@ -30,6 +36,13 @@ class Oracle:
         self.cluster = cluster
         #: What is wrong, as a name of it, since when.
         self._since: dict[Any, float] = {}
+        #: For two accounts that have both been waiting since then: what each had been served.
+        self._both_wait: dict[tuple[str, str], tuple[float, float]] = {}
+        self._is_simple = cluster.scenario.saturation < 10 and all(
+            step.workers is None and not step.resources and step.needs == "nothing" and step.priority == 0
+            for step in cluster.scenario.steps
+            if isinstance(step, Submit)
+        )
         self.looks = 0
 
     # ------------------------------------------------------------------------------------------------ progress
@@ -41,6 +54,8 @@ class Oracle:
         patience = SUSPECTS_S if self.cluster.deaths else PATIENCE_S
         wrong = {what: (patience, line) for what, line in self._beside_idle_workers(taking).items()}
         wrong.update({what: (PATIENCE_S, line) for what, line in self._on_workers_that_leave(taking).items()})
+        wrong.update({what: (PATIENCE_S, line) for what, line in self._wrong_loads(taking).items()})
+        self._look_at_shares(taking)
         timeout_s = self.cluster.scenario.no_workers_timeout_s
         if timeout_s is not None:
             wrong.update({what: (timeout_s + PATIENCE_S, line) for what, line in self._without_workers(taking).items()})
@@ -109,6 +124,45 @@ class Oracle:
                     break
         return wrong
 
+    def _wrong_loads(self, taking: list[TimedWorker]) -> dict[Any, str]:
+        """Workers whose load is booked wrongly although it is known how long tasks of these functions take."""
+        cluster = self.cluster
+        wrong: dict[Any, str] = {}
+        if cluster.scenario.saturation == inf:
+            # What was assigned before anything was known is not booked anew.
+            return wrong
+        for worker in taking:
+            works = [cluster.works[key] for key in [*worker.begun, *worker.waiting()]]
+            if not works or any(cluster.finished.get(work.function, 0) < KNOWN for work in works):
+                continue
+            if len({work.naming for work in works}) != len({work.function for work in works}):
+                continue
+            true = sum(work.duration_s for work in works)
+            booked = cluster.core.state.by_name[worker.name].occupancy
+            slack = SLACK_S * len(works)
+            if not true / MOST_WRONG - slack <= booked <= true * MOST_WRONG + slack:
+                wrong["load", worker.name] = f"{worker.name} has work for {true:.3f} s, the scheduler expects {booked:.3f} s"
+        return wrong
+
+    def _look_at_shares(self, taking: list[TimedWorker]) -> None:
+        """Clients that all have tasks waiting, which any worker may run, are served alike, but for what is under way."""
+        if not self._is_simple or not taking:
+            return
+        cluster = self.cluster
+        running = {key for worker in cluster.workers.values() for key in worker.begun}
+        waiting = dict.fromkeys(work.account for key, work in cluster.open.items() if key not in running and not work.error)
+        slack = 2.0 + 4 * max(cluster.scenario.durations, default=0.0) * sum(worker.nthreads for worker in taking)
+        both: dict[tuple[str, str], tuple[float, float]] = {}
+        for one in waiting:
+            for other in waiting:
+                if one >= other:
+                    continue
+                served = (cluster.served.get(one, 0.0), cluster.served.get(other, 0.0))
+                before = both[one, other] = self._both_wait.get((one, other), served)
+                shares = [(served[at] - before[at]) / cluster.scenario.weights.get(name, 1.0) for at, name in enumerate((one, other))]
+                assert abs(shares[0] - shares[1]) < slack, f"since {one} and {other} both wait, they were served {shares} s by weight"
+        self._both_wait = both
+
     def _left_to_execute(self, worker: TimedWorker) -> float:
         now = self.cluster.world.now
         left = 0.0
@@ -119,9 +173,9 @@ class Oracle:
     def _might_run(self, worker: TimedWorker, work: Work, taking: list[TimedWorker]) -> bool:
         """Whether it fulfils all wishes, if it had nothing else to do."""
         if work.workers is not None and not _is_named(worker, work.workers):
-            if not work.allow_other_workers or any(_is_named(other, work.workers) for other in taking):
+            if not work.allow_other_workers or any(_is_named(other, work.workers) and _has(other, work) for other in taking):
                 return False
-        return all(worker.resources.get(name, 0.0) >= amount for name, amount in work.resources.items())
+        return _has(worker, work)
 
     def _may_run(self, worker: TimedWorker, work: Work, taking: list[TimedWorker]) -> bool:
         """Whether it can begin it now, if it has a thread to spare."""
@@ -150,7 +204,7 @@ class Oracle:
         for name, since in cluster.leaving.items():
             raise AssertionError(f"{name} retires for {cluster.world.now - since:.0f} s, and is still here")
         self._copies_are_spread()
-        self._durations_are_learned()
+        self._names_do_not_pile_up()
 
     def _copies_are_spread(self) -> None:
         """Of scattered values: the second copies, wherever the first ones were put."""
@@ -165,20 +219,27 @@ class Oracle:
             if any(work.key in used for work in works):
                 # Workers have copies of what they needed.
                 continue
-            held = {worker.name: sum(work.key in worker.store for work in works) for worker in workers}
             for work in works:
                 copies = sum(work.key in worker.store for worker in workers)
                 assert copies >= 2, f"{work.key!r} has {copies} copies, and there are {len(workers)} workers"
-            counts = sorted(held.values())
-            # The workers that they were put on have all of them; who has joined late had nothing to take.
-            spread = counts[: -len(cluster.workers) // 2 or None] if len(counts) > 3 else []
-            mean = sum(counts[:-1]) / max(1, len(counts) - 1)
-            assert counts[-2] <= MOST_UNEVEN * mean + FEW or not spread, f"step {place}: copies by worker are {held}"
+            # Who has joined later had nothing to take.
+            held = {
+                worker.name: sum(work.key in worker.store for work in works) for worker in workers if worker.name in cluster.there[place]
+            }
+            # The workers that they were put on have all of them.
+            others = sorted(count for name, count in held.items() if name not in cluster.onto[place])
+            if others and not cluster.deaths and not cluster.has_retired:
+                mean = sum(others) / len(others)
+                assert others[-1] <= MOST_UNEVEN * mean + FEW, f"step {place}: copies by worker are {held}"
 
-    def _durations_are_learned(self) -> None:
-        """What the scheduler expects of a function's tasks is what they take, however they are named; and names do not pile up."""
+    def _names_do_not_pile_up(self) -> None:
         state = self.cluster.core.state
         assert len(state.prefixes) <= MOST_NAMES, f"{len(state.prefixes)} prefixes are kept"
+        assert len(state.groups) <= MOST_NAMES + len(self.cluster.works) / 2, f"{len(state.groups)} groups are kept"
+
+
+def _has(worker: TimedWorker, work: Work) -> bool:
+    return all(worker.resources.get(name, 0.0) >= amount for name, amount in work.resources.items())
 
 
 def _is_named(worker: TimedWorker, names: tuple[str, ...]) -> bool:

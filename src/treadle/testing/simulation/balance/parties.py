@@ -41,6 +41,7 @@ class Work:
     duration_s: float
     function: int
     asked_at: float
+    naming: str
     priority: float = 0
     needs: list[Work] = field(default_factory=list)
     workers: tuple[str, ...] | None = None

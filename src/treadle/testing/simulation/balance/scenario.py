@@ -126,6 +126,9 @@ def balance_scenario_of(seed: int) -> BalanceScenario:
     if chance.random() < 0.2:
         steps.extend(Pause(chance.uniform(1.0, 20.0), name, chance.uniform(1.0, 10.0)) for name in chance.sample(names, min(2, count)))
     clients = [f"c{number}" for number in range(chance.choice((1, 1, 2, 3)))]
+    weights = {name: chance.choice((0.5, 3.0)) for name in clients if chance.random() < 0.2}
+    # Only where nobody has wishes can it be judged how clients share.
+    is_simple = chance.random() < 0.3
     has_scattered = chance.random() < 0.4
     asked: list[Submit | Scatter] = []
     if has_scattered:
@@ -136,11 +139,11 @@ def balance_scenario_of(seed: int) -> BalanceScenario:
         most = int(min(500, chance.choice((3.0, 12.0)) * total / max(durations[function], 0.01)))
         number = max(1, min(most, chance.choice((1, 10, 100, 500))))
         before = [at for at, step in enumerate(asked) if step.at < 8.0]
-        of = chance.choice(before) if before and chance.random() < 0.5 else -1
+        of = chance.choice(before) if before and not is_simple and chance.random() < 0.5 else -1
         needs: Needs = chance.choice(("own", "own", "neighbours", "all")) if of >= 0 else "nothing"
         if needs == "all" and asked[of].count > 30:
             number = 1
-        wish = chance.random()
+        wish = 1.0 if is_simple else chance.random()
         if wish < 0.35:
             # Perhaps there is one worker only that may run them.
             number = min(number, 40)
@@ -151,7 +154,7 @@ def balance_scenario_of(seed: int) -> BalanceScenario:
                 function,
                 number,
                 chance.choice(NAMINGS),
-                chance.choice((0, 0, 0, 1, -1)),
+                0 if is_simple else chance.choice((0, 0, 0, 1, -1)),
                 tuple(chance.sample([*names, "host0", "nobody"], min(count, chance.choice((1, 2, 4))))) if wish < 0.15 else None,
                 chance.random() < 0.3,
                 {"GPU": chance.choice((1.0, 1.0, 0.5, 2.0, 100.0))} if 0.1 < wish < 0.35 else None,
@@ -165,4 +168,5 @@ def balance_scenario_of(seed: int) -> BalanceScenario:
         durations,
         saturation=chance.choice((1.1, 1.1, 1.1, 2.0, float("inf"))),
         no_workers_timeout_s=chance.choice((None, 20.0)),
+        weights=weights,
     )

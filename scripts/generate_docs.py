@@ -193,7 +193,7 @@ def protocol_page() -> str:
         "### Shared parts",
         "",
     ]
-    for part in (base.TaskError, base.TaskOptions, base.Peer, base.Holders, base.Block, worker_scheduler.TaskErred):
+    for part in (base.TaskError, base.TaskOptions, base.Peer, base.WorkerIdentity, base.Holders, base.Block, worker_scheduler.TaskErred):
         lines += message_section(part, "####", {**shared, **attribute_comments(worker_scheduler)})
     for module, directions in CONVERSATIONS:
         first, _, rest = documentation(module).partition("\n")

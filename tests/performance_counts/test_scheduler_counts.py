@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from treadle.messages.base import TaskOptions
+from treadle.messages.base import TaskOptions, WorkerIdentity
 from treadle.messages.client_scheduler import DefineFunctions, RegisterClient, ReleaseKeys, SubmitTasks
 from treadle.messages.codec import encode
 from treadle.messages.worker_scheduler import ComputeTasks, RegisterWorker, TasksFinished
@@ -37,7 +37,9 @@ class Simulated:
         self.runs: Counter[int] = Counter()
         self._given: dict[int, list[Any]] = {}
         self.turn([(CLIENT, RegisterClient("c", {}))])
-        self.turn([(2 + at, RegisterWorker(f"w{at}", f"tcp://{at}", f"w{at}", "h", 1, 0, {}, 1, "", {})) for at in range(workers)])
+        self.turn(
+            [(2 + at, RegisterWorker(WorkerIdentity(f"w{at}", f"tcp://{at}", f"w{at}", "h", 1, 0, {}, 1, "", {}))) for at in range(workers)]
+        )
         self.turn([(CLIENT, DefineFunctions([BASE | 1], ["inc"], [b"inc"]))])
 
     def turn(self, events: list[tuple[int, Any]]) -> None:
@@ -184,7 +186,10 @@ class Restricted:
         self.workers = workers
         self.tell([(CLIENT, RegisterClient("c", {}))])
         self.tell(
-            [(2 + at, RegisterWorker(f"w{at}", f"tcp://{at}", f"w{at}", "h", 1, 0, {"GPU": 1.0}, 1, "", {})) for at in range(workers)]
+            [
+                (2 + at, RegisterWorker(WorkerIdentity(f"w{at}", f"tcp://{at}", f"w{at}", "h", 1, 0, {"GPU": 1.0}, 1, "", {})))
+                for at in range(workers)
+            ]
         )
         self.tell([(CLIENT, DefineFunctions([BASE | 1], ["inc"], [b"inc"]))])
         self._ids = iter(range(BASE + 2, BASE + 10**6))

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import treadle
-from treadle.messages.base import TaskError, TaskOptions
+from treadle.messages.base import TaskError, TaskOptions, WorkerIdentity
 from treadle.messages.client_scheduler import (
     AttachKeys,
     CancelKeys,
@@ -191,7 +191,9 @@ class World:
 
     def registration(self, number: int, inventory: Inventory | None = None) -> RegisterWorker:
         nanny = f"nanny-{number}"
-        return RegisterWorker(f"w{number}", f"tcp://{number}", f"w{number}", f"h{number}", 1, 0, {}, number, "", {}, nanny, inventory)
+        return RegisterWorker(
+            WorkerIdentity(f"w{number}", f"tcp://{number}", f"w{number}", f"h{number}", 1, 0, {}, number, "", {}, nanny), inventory
+        )
 
     def turn(self, events: Events) -> TurnResult:
         result = self.core.handle([Event(number, message) for number, message in events], self.now)
@@ -401,7 +403,7 @@ def _with_gpu(world: World) -> Events:
     number = world.new_number()
     world.submit(1, options=TaskOptions(workers=[f"w{number}"]))
     registration = world.registration(number)
-    registration.resources = {"GPU": 0.5}
+    registration.identity.resources = {"GPU": 0.5}
     return [(number, registration)]
 
 
@@ -491,8 +493,6 @@ def test_work_does_not_grow_with_the_cluster(worlds: tuple[World, World], name: 
     assert more_steps <= steps + SLACK_STEPS
 
 
-
-
 def _entries(found: object, seen: set[int]) -> int:
     """Of all tables that can be reached from a record of the core, but its story."""
     if id(found) in seen:
@@ -522,7 +522,7 @@ def test_what_comes_and_goes_leaves_nothing() -> None:
         turn((number, TasksFinished(ids, [core.state.by_id[id].attempt for id in ids], [1], [0], ["int"], [0.0], [1.0])))
 
     def register(number: int) -> RegisterWorker:
-        return RegisterWorker(f"w{number}", f"tcp://{number}", f"w{number}", "h", 1, 0, {}, 1, "", {}, f"n{number}")
+        return RegisterWorker(WorkerIdentity(f"w{number}", f"tcp://{number}", f"w{number}", "h", 1, 0, {}, 1, "", {}, f"n{number}"))
 
     def round_trip() -> None:
         """A scattered value, used by a task of the group that stays, on a worker that goes."""

@@ -24,7 +24,7 @@ from treadle.exceptions import JournalError
 from treadle.journal import writer
 from treadle.journal.directory import Directory
 from treadle.journal.format import Header, pack_header
-from treadle.messages.base import TaskError
+from treadle.messages.base import TaskError, WorkerIdentity
 from treadle.messages.client_scheduler import (
     ClientRefused,
     ClientReply,
@@ -112,7 +112,7 @@ async def a_client(scheduler: Scheduler, number: int = 0, id: str = "c") -> tupl
 
 async def a_worker(scheduler: Scheduler, name: str = "w", inventory: Inventory | None = None) -> tuple[Party, WorkerWelcome]:
     worker = await party(scheduler, Role.WORKER, decode_scheduler_to_worker)
-    worker.send(RegisterWorker(f"id of {name}", f"tcp://{name}:1", name, "h", 4, 0, {}, 1, "", {}, None, inventory))
+    worker.send(RegisterWorker(WorkerIdentity(f"id of {name}", f"tcp://{name}:1", name, "h", 4, 0, {}, 1, "", {}, None), inventory))
     return worker, await worker.get(WorkerWelcome)
 
 

@@ -118,7 +118,7 @@ class Stream:
 
     @property
     def address(self):
-        return next(message for message in self.heard if isinstance(message, RegisterWorker)).address
+        return next(message for message in self.heard if isinstance(message, RegisterWorker)).identity.address
 
     def finished(self):
         return [id for message in self.heard if isinstance(message, TasksFinished) for id in message.ids]

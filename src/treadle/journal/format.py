@@ -26,7 +26,7 @@ Buffer: TypeAlias = bytes | bytearray | memoryview
 
 MAGIC: Final = b"TREADLEJ"
 #: Grows when the layout, or the meaning of a record, changes.
-VERSION: Final = 2
+VERSION: Final = 3
 #: Body of the last record of a snapshot.
 END: Final = b""
 

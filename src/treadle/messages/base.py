@@ -64,6 +64,25 @@ class Peer(Message):
     address: str
 
 
+class WorkerIdentity(Message):
+    """What a worker is as long as it lives: it says so once, and everybody else passes it on."""
+
+    id: str
+    #: Where it serves data, e.g. ``tcp://127.0.0.1:40001``.
+    address: str
+    name: str
+    host: str
+    nthreads: Count
+    #: Bytes; 0 means no limit.
+    memory_limit: Count
+    resources: dict[str, Amount]
+    pid: Count
+    local_directory: str
+    versions: dict[str, str]
+    #: Id of the nanny that watches it, if any.
+    nanny: str | None = None
+
+
 class Peers(Message):
     """Sent before the first message that mentions these workers to a party that has not met them."""
 

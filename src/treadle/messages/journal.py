@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
-from treadle.messages.base import Message, TaskError, TaskOptions, WireKey
+from treadle.messages.base import Message, TaskError, TaskOptions, WireKey, WorkerIdentity
 
 
 class FrameRecord(Message, tag=1):
@@ -33,17 +33,7 @@ class WorkerRecord(Message, tag=4):
     """A worker joined. See ``RegisterWorker``."""
 
     number: int
-    id: str
-    address: str
-    name: str
-    host: str
-    nthreads: int
-    memory_limit: int
-    resources: dict[str, float]
-    pid: int
-    local_directory: str
-    versions: dict[str, str]
-    nanny: str | None
+    identity: WorkerIdentity
     #: Numbers that it had before.
     former: list[int]
 

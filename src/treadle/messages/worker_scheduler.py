@@ -26,6 +26,7 @@ from treadle.messages.base import (
     TaskError,
     TaskOptions,
     WireKey,
+    WorkerIdentity,
 )
 
 # --------------------------------------------------------------------------------------- scheduler -> worker
@@ -186,20 +187,7 @@ class ExplainTask(Message, tag=15):
 class RegisterWorker(Message, tag=64):
     """First message of a worker, on every connection that it makes."""
 
-    id: str
-    #: Where it serves data, e.g. ``tcp://127.0.0.1:40001``.
-    address: str
-    name: str
-    host: str
-    nthreads: Count
-    #: Bytes; 0 means no limit.
-    memory_limit: Count
-    resources: dict[str, Amount]
-    pid: Count
-    local_directory: str
-    versions: dict[str, str]
-    #: Id of the nanny that watches it, if any.
-    nanny: str | None = None
+    identity: WorkerIdentity
     #: None: it is new, and has nothing.
     inventory: Inventory | None = None
 

@@ -103,7 +103,7 @@ def worker_info(core: Transitions, worker: WorkerState) -> dict[str, Any]:
         "nthreads": worker.nthreads,
         "memory_limit": worker.memory_limit,
         "resources": worker.resources,
-        "local_directory": worker.local_directory,
+        "local_directory": worker.identity.local_directory,
         # The core counts on a clock of its own; users want the time of day.
         "last_seen": time.time() - (core.state.now - worker.last_seen),
         "services": {},

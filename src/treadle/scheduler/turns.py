@@ -195,7 +195,7 @@ class Turns:
         state = self._core.state
         number = 0
         if type(registration) is RegisterWorker:
-            worker = state.by_worker_id.get(registration.id)
+            worker = state.by_worker_id.get(registration.identity.id)
             if worker is not None:
                 number = worker.number
         elif type(registration) is RegisterClient:

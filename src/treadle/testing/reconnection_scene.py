@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from treadle.messages.base import TaskError
+from treadle.messages.base import TaskError, WorkerIdentity
 from treadle.messages.client_scheduler import ConfirmKeys, ReattachKeys, RegisterClient, Sent
 from treadle.messages.worker_scheduler import Inventory, RegisterWorker, TaskErred
 from treadle.scheduler.transitions.machine import Transitions
@@ -88,7 +88,7 @@ class ReconnectionScene(SchedulerScene):
         )
         address = f"tcp://host-of-{name}:{party.number}"
         host = f"host-of-{name}"
-        self.event(name, RegisterWorker(f"id of {name}", address, name, host, nthreads, 0, {}, 1, "/", {}, None, inventory))
+        self.event(name, RegisterWorker(WorkerIdentity(f"id of {name}", address, name, host, nthreads, 0, {}, 1, "/", {}, None), inventory))
 
     def return_client(self, name: str = "c") -> None:
         self.event(name, RegisterClient(f"id of {name}", {}, self.parties[name].number))

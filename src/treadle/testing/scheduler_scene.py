@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from treadle.exceptions import PeerProtocolError
-from treadle.messages.base import TaskError, TaskOptions
+from treadle.messages.base import TaskError, TaskOptions, WorkerIdentity
 from treadle.messages.client_scheduler import (
     AttachKeys,
     CancelKeys,
@@ -171,7 +171,10 @@ class SchedulerScene:
         self.names.workers[number] = name
         host = host or f"host-of-{name}"
         address = f"tcp://{host}:{number}"
-        self.event(name, RegisterWorker(f"id of {name}", address, called or name, host, nthreads, 0, resources or {}, 1, "/", {}, nanny))
+        self.event(
+            name,
+            RegisterWorker(WorkerIdentity(f"id of {name}", address, called or name, host, nthreads, 0, resources or {}, 1, "/", {}, nanny)),
+        )
         return address
 
     def workers(self, *names: str, nthreads: int = 1) -> None:

@@ -31,7 +31,7 @@ from treadle.comm.registry import listen
 from treadle.comm.security import Security, find_secret
 from treadle.context import current_task, current_worker
 from treadle.exceptions import AuthenticationError, PeerProtocolError, VersionError
-from treadle.messages.base import Message
+from treadle.messages.base import Message, WorkerIdentity
 from treadle.messages.local import ExecutionsStarted
 from treadle.messages.worker_scheduler import (
     CloseWorker,
@@ -393,7 +393,7 @@ class Worker:
         await self._stream.register(self._registration(None))
 
     def _registration(self, inventory: Inventory | None) -> RegisterWorker:
-        return RegisterWorker(
+        identity = WorkerIdentity(
             id=self.id,
             address=self.address,
             name=str(self.name),
@@ -405,8 +405,8 @@ class Worker:
             local_directory=self.local_directory,
             versions=_versions(),
             nanny=self.nanny,
-            inventory=inventory,
         )
+        return RegisterWorker(identity, inventory)
 
     async def close(self, timeout: Any = 30, executor_wait: bool = True, nanny: bool = True, reason: str = "worker-close") -> None:
         """Tell the scheduler and stop; the values it keeps are gone. Idempotent; returns when it is done.

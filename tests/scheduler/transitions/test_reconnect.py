@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from treadle.messages.base import TaskError, TaskOptions
+from treadle.messages.base import TaskError, TaskOptions, WorkerIdentity
 from treadle.messages.client_scheduler import ClientWelcome, ConfirmKeys, KeysAliased, KeysScattered, Received, RegisterClient
 from treadle.messages.scheduler_local import ConnectionLost
 from treadle.messages.worker_scheduler import (
@@ -244,7 +244,7 @@ def test_a_successor_of_the_same_name_is_not_kept_waiting() -> None:
     number = scene.parties["w1"].number
     scene.names.workers[number + 100] = "new"
     scene.parties["new"] = type(scene.parties["w1"])(number + 100, "new")
-    scene.event("new", RegisterWorker("another id", "tcp://elsewhere:1", "w1", "elsewhere", 1, 0, {}, 1, "/", {}))
+    scene.event("new", RegisterWorker(WorkerIdentity("another id", "tcp://elsewhere:1", "w1", "elsewhere", 1, 0, {}, 1, "/", {})))
     assert not scene.closed
     assert scene.sent("new") == ["compute a"]
 
@@ -303,7 +303,9 @@ def test_registering_twice_breaks_the_protocol(twice: bool) -> None:
     else:
         scene.lose("w1")
         number = scene.parties["w1"].number
-        scene.event("w1", RegisterWorker("id of w1", f"tcp://host-of-w1:{number}", "w1", "host-of-w1", 1, 0, {}, 1, "/", {}))
+        scene.event(
+            "w1", RegisterWorker(WorkerIdentity("id of w1", f"tcp://host-of-w1:{number}", "w1", "host-of-w1", 1, 0, {}, 1, "/", {}))
+        )
     assert [name for name, _ in scene.closed] == ["w1"]
 
 

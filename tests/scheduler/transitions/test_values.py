@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from treadle.messages.base import TaskError, TaskOptions
+from treadle.messages.base import TaskError, TaskOptions, WorkerIdentity
 from treadle.messages.client_scheduler import (
     AttachKeys,
     DefineFunctions,
@@ -129,6 +129,6 @@ def test_a_worker_of_impossible_resources_does_not_join(resources: dict[str, flo
     scene = SchedulerScene()
     scene.worker("w1")
     scene.client("c")
-    scene.event("w1", RegisterWorker("id", "tcp://h:9", "bad", "h", 1, 0, resources, 1, "/", {}))
+    scene.event("w1", RegisterWorker(WorkerIdentity("id", "tcp://h:9", "bad", "h", 1, 0, resources, 1, "/", {})))
     assert [name for name, _why in scene.closed] == ["w1"]
     assert not scene.core.workers

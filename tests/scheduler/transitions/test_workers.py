@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from treadle.exceptions import KilledWorker, NoValidWorkerError, NoWorkerError
-from treadle.messages.base import TaskOptions
+from treadle.messages.base import TaskOptions, WorkerIdentity
 from treadle.messages.client_scheduler import KeysErred
 from treadle.messages.worker_scheduler import RegisterWorker
 from treadle.serialize.errors import load_error
@@ -342,7 +342,7 @@ def test_statistics_count_threads(nthreads: int) -> None:
 
 def test_registered_worker_does_not_register_again() -> None:
     scene = scene_with("w1")
-    scene.event("w1", RegisterWorker("x", "tcp://x", "x", "x", 1, 0, {}, 1, "/", {}))
+    scene.event("w1", RegisterWorker(WorkerIdentity("x", "tcp://x", "x", "x", 1, 0, {}, 1, "/", {})))
     assert scene.closed[0][0] == "w1"
     assert not scene.core.workers
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from treadle.exceptions import PeerProtocolError
+from treadle.messages.base import WorkerIdentity
 from treadle.messages.client_scheduler import ClientPeersGone, ClientWelcome, RegisterClient
 from treadle.messages.journal import ClientGone, ForgottenRecord, WorkerGone
 from treadle.messages.scheduler_local import WorkerDeath
@@ -38,26 +39,13 @@ ATTEMPTS_OF_A_TASK: Final = 64
 
 def add_worker(state: ClusterState, number: int, message: RegisterWorker, scheduler_id: str, out: Outbox) -> WorkerState | None:
     """A worker registers, and does not run yet; None when it is refused, and told why."""
-    for other in (state.by_name.get(message.name), state.workers.get(message.address)):
+    identity = message.identity
+    for other in (state.by_name.get(identity.name), state.workers.get(identity.address)):
         if other is not None and not other.connected and other.number in state.by_number:
             # Its successor is here: it will not come back.
             remove_worker(state, other, True, out)
-    refusal = _refusal(state, message)
-    worker = WorkerState(
-        number,
-        message.id,
-        message.address,
-        message.name,
-        message.host,
-        message.nthreads,
-        message.memory_limit,
-        dict(message.resources),
-        message.pid,
-        message.nanny,
-        message.local_directory,
-        dict(message.versions),
-        _former_numbers(message.inventory, number),
-    )
+    refusal = _refusal(state, identity)
+    worker = WorkerState(number, identity, _former_numbers(message.inventory, number))
     if refusal:
         out.say(worker, WorkerRefused(0, "ValueError", refusal))
         return None
@@ -93,17 +81,17 @@ def index_worker(state: ClusterState, worker: WorkerState) -> None:
     worker_joins(state, worker)
 
 
-def _refusal(state: ClusterState, message: RegisterWorker) -> str:
-    if message.nthreads < 1:
-        return f"a worker needs at least one thread, {message.name!r} has {message.nthreads}"
-    other = state.by_name.get(message.name)
+def _refusal(state: ClusterState, identity: WorkerIdentity) -> str:
+    if identity.nthreads < 1:
+        return f"a worker needs at least one thread, {identity.name!r} has {identity.nthreads}"
+    other = state.by_name.get(identity.name)
     if other is not None:
-        return f"the name {message.name!r} is in use by the worker at {other.address}; give this worker another name (--name)"
-    other = state.workers.get(message.address)
+        return f"the name {identity.name!r} is in use by the worker at {other.address}; give this worker another name (--name)"
+    other = state.workers.get(identity.address)
     if other is not None:
-        return f"the address {message.address} is in use by the worker {other.name!r}"
-    if message.id in state.by_worker_id:
-        return f"a worker with the id {message.id!r} is here already"
+        return f"the address {identity.address} is in use by the worker {other.name!r}"
+    if identity.id in state.by_worker_id:
+        return f"a worker with the id {identity.id!r} is here already"
     return ""
 
 

@@ -8,21 +8,7 @@ from treadle.scheduler.transitions.records import ClientState, TaskState, Worker
 
 def worker_record(worker: WorkerState) -> WorkerRecord:
     """All that another scheduler is to know of it before it comes back."""
-    return WorkerRecord(
-        worker.number,
-        worker.id,
-        worker.address,
-        worker.name,
-        worker.host,
-        worker.nthreads,
-        worker.memory_limit,
-        worker.resources,
-        worker.pid,
-        worker.local_directory,
-        worker.versions,
-        worker.nanny,
-        worker.former,
-    )
+    return WorkerRecord(worker.number, worker.identity, worker.former)
 
 
 class Recorder:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from treadle.messages.base import TaskError, TaskOptions
+from treadle.messages.base import TaskError, TaskOptions, WorkerIdentity
 from treadle.messages.client_scheduler import RegisterClient
 from treadle.scheduler.transitions.shrinking import HighWater
 
@@ -199,39 +199,24 @@ class Expected:
 class WorkerState:
     """A worker, what it holds and what it was given to do."""
 
-    def __init__(
-        self,
-        number: int,
-        id: str,
-        address: str,
-        name: str,
-        host: str,
-        nthreads: int,
-        memory_limit: int,
-        resources: dict[str, float],
-        pid: int,
-        nanny: str | None,
-        local_directory: str,
-        versions: dict[str, str],
-        former: list[int],
-    ) -> None:
+    def __init__(self, number: int, identity: WorkerIdentity, former: list[int]) -> None:
         self.number: int = number
-        self.id: str = id
-        self.address: str = address
-        self.name: str = name
-        self.host: str = host
-        self.nthreads: int = nthreads
-        self.memory_limit: int = memory_limit
-        self.resources: dict[str, float] = resources
-        self.pid: int = pid
-        self.nanny: str | None = nanny
-        self.local_directory: str = local_directory
-        self.versions: dict[str, str] = versions
+        self.identity: WorkerIdentity = identity
+        #: Of its identity what the core asks for.
+        self.id: str = identity.id
+        self.address: str = identity.address
+        self.name: str = identity.name
+        self.host: str = identity.host
+        self.nthreads: int = identity.nthreads
+        self.memory_limit: int = identity.memory_limit
+        self.resources: dict[str, float] = identity.resources
+        self.pid: int = identity.pid
+        self.nanny: str | None = identity.nanny
         #: Numbers that it had before: clients may know it by these.
         self.former: list[int] = former
         self.status: str = RUNNING
         #: Amounts of ``resources`` that tasks in ``processing`` ask for.
-        self.used_resources: dict[str, float] = dict.fromkeys(resources, 0.0)
+        self.used_resources: dict[str, float] = dict.fromkeys(identity.resources, 0.0)
         #: Tasks assigned here, oldest assignment first. Reverse of TaskState.processing_on.
         self.processing: dict[TaskState, None] = {}
         #: Subset of ``processing`` that the worker said is executing, and that left its thread pool.

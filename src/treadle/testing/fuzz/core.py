@@ -8,7 +8,7 @@ from random import Random
 from typing import Any, Final
 
 from treadle.exceptions import PeerProtocolError
-from treadle.messages.base import TaskOptions
+from treadle.messages.base import TaskOptions, WorkerIdentity
 from treadle.messages.client_scheduler import ClientToScheduler, RegisterClient, Sent, SubmitTasks
 from treadle.messages.codec import decode_client_to_scheduler, decode_worker_to_scheduler, encode
 from treadle.messages.scheduler_local import ConnectionLost, Tick
@@ -89,7 +89,10 @@ class CoreFuzz:
         name = f"p{number}"
         self.pool.texts.append(name)
         if is_worker:
-            self.say(number, [RegisterWorker(name, f"tcp://{name}:1", name, "h", 2, 0, {"R": 1.0} if number % 2 else {}, 1, "/", {})])
+            self.say(
+                number,
+                [RegisterWorker(WorkerIdentity(name, f"tcp://{name}:1", name, "h", 2, 0, {"R": 1.0} if number % 2 else {}, 1, "/", {}))],
+            )
         else:
             self.say(number, [RegisterClient(name, {})])
         return number
@@ -106,7 +109,8 @@ class CoreFuzz:
             self.say(party.number, [RegisterClient(party.id, {}, party.number)])
             return
         message = self.pool.message(RegisterWorker)
-        message.id, message.name, message.address = party.id, party.name, party.address
+        identity = message.identity
+        identity.id, identity.name, identity.address = party.id, party.name, party.address
         self.say(party.number, [message])
 
     # ------------------------------------------------------------------------------------- what is as it should be

@@ -8,6 +8,7 @@ from heapq import heappop, heappush
 from typing import Any
 
 from treadle.exceptions import Reschedule
+from treadle.messages.base import WorkerIdentity
 from treadle.messages.codec import decode_scheduler_to_worker, encode
 from treadle.messages.local import (
     DataLost,
@@ -129,17 +130,9 @@ class SimulatedWorker:
             encode(
                 [
                     RegisterWorker(
-                        self.id,
-                        self.address,
-                        self.name,
-                        self.host,
-                        self.nthreads,
-                        0,
-                        self.resources,
-                        self.pid,
-                        "/",
-                        {},
-                        self.nanny,
+                        WorkerIdentity(
+                            self.id, self.address, self.name, self.host, self.nthreads, 0, self.resources, self.pid, "/", {}, self.nanny
+                        ),
                         inventory,
                     )
                 ]

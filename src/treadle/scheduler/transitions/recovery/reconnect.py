@@ -67,7 +67,7 @@ def come_back(state: ClusterState, worker: WorkerState, message: RegisterWorker,
     if worker.connected:
         raise PeerProtocolError("a worker registers once on each connection")
     if inventory is None:
-        raise PeerProtocolError(f"the worker {message.name!r} is here already, and came back without an inventory")
+        raise PeerProtocolError(f"the worker {message.identity.name!r} is here already, and came back without an inventory")
     check_inventory(inventory)
     out.forget_session(worker.number)
     worker.connected = True

@@ -157,21 +157,7 @@ def end_hold(state: ClusterState) -> None:
 
 def _worker(state: ClusterState, record: WorkerRecord) -> None:
     """It joined the scheduler that is gone: known, and away."""
-    worker = WorkerState(
-        record.number,
-        record.id,
-        record.address,
-        record.name,
-        record.host,
-        record.nthreads,
-        record.memory_limit,
-        record.resources,
-        record.pid,
-        record.nanny,
-        record.local_directory,
-        record.versions,
-        record.former,
-    )
+    worker = WorkerState(record.number, record.identity, record.former)
     worker.connected = False
     membership.index_worker(state, worker)
     state.absent_workers[worker] = None

@@ -60,6 +60,7 @@ from treadle.messages.worker_scheduler import (
 )
 from treadle.scheduler.server import Scheduler
 from treadle.scheduler.transitions.records import MEMORY
+from treadle.scheduler.transitions.state import HOLDING, STEADY
 
 SECURITY = Security.temporary()
 LIMIT_S = 60
@@ -199,7 +200,7 @@ def test_what_was_acknowledged_outlives_the_scheduler(tmp_path: Path) -> None:
             other, _ = await a_worker(after, "other")
             back, third = await a_worker(after, "w", inventory({ids[0]: "k-1"}, {ids[2]: ("k-3", compute.attempts[2])}, (function,)))
             assert (third.number, third.known) == (worker_welcome.number, True)
-            assert not after.transitions.state.holding
+            assert after.transitions.state.phase == STEADY
             compute = await back.get(ComputeTasks)
             assert compute.ids == [ids[2]]
             back.send(finished(compute, compute.ids))
@@ -227,11 +228,11 @@ def test_nothing_is_assigned_before_the_workers_are_back(tmp_path: Path) -> None
             query, _ = await a_client(after, id="d")
             query.send(Query(1, "scheduler_info", {}))
             await query.get(ClientReply)
-            assert state.holding
+            assert state.phase == HOLDING
             assert not other.inbox
             # It does not come back in time.
             compute = await other.get(ComputeTasks)
-            assert not state.holding
+            assert state.phase == STEADY
             assert sorted(compute.ids) == [number << 32 | 1, number << 32 | 2]
             other.send(finished(compute, compute.ids))
             await until(lambda: after.transitions.statistics()["tasks"]["memory"] == 2)
@@ -262,7 +263,7 @@ def test_the_time_without_a_scheduler_counts_for_nobody(tmp_path: Path, first_s:
                 now = after.transitions.state.now
                 await until(lambda now=now: after.transitions.state.now > now)  # type: ignore[misc]
                 assert abs(now - asyncio.get_running_loop().time() - ahead_s) < 1000, turn
-            assert after.transitions.state.holding
+            assert after.transitions.state.phase == HOLDING
             assert [state.number for state in after.transitions.state.absent_workers] == [worker_welcome.number]
             assert not other.inbox
 

@@ -20,6 +20,7 @@ from treadle.scheduler.transitions.records import (
     WorkerState,
     names,
 )
+from treadle.scheduler.transitions.state import HOLDING
 from treadle.utils.keys import key_from_wire
 
 #: Dependencies and causes that are named, and tasks that are looked at to find causes.
@@ -117,7 +118,7 @@ def _no_worker(core: Transitions, task: TaskState) -> list[str]:
     state = core.state
     waited_s = state.now - state.unrunnable.get(task, state.now)
     found = [f"no worker may run it, for {waited_s:.3g} s"]
-    if state.holding:
+    if state.phase == HOLDING:
         found.append("the scheduler was started anew and waits for the workers that it knows to come back")
     elif task in state.awaited:
         found.append("a worker that served an earlier scheduler may come with its value")

@@ -7,7 +7,6 @@ from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.queue import TaskQueue
 from treadle.scheduler.transitions.records import FORGOTTEN, NO_CLIENTS, NO_TASKS, NO_WORKERS, ClientState, WorkerState
 from treadle.scheduler.transitions.rules.forgotten import drop_function, forget_group
-from treadle.scheduler.transitions.rules.orphans import expire_orphans
 from treadle.scheduler.transitions.state import ClusterState
 
 
@@ -55,8 +54,7 @@ def forget_everything(state: ClusterState, out: Outbox) -> None:
     state.unrunnable.clear()
     state.placeable.clear()
     state.announcements.clear()
-    state.awaited.clear()
-    expire_orphans(state, out)
+    state.recovery.forget_all(state, out)
     state.queue = TaskQueue(state.turn_clock)
     state.queues.clear()
     state.to_serve.clear()

@@ -72,13 +72,14 @@ from treadle.scheduler.transitions.records import (
     WorkerState,
 )
 from treadle.scheduler.transitions.recovery import reconcile, reconnect, restore
+from treadle.scheduler.transitions.recovery.orphans import Leftovers
 from treadle.scheduler.transitions.rules.erred import own_error, to_erred
 from treadle.scheduler.transitions.rules.forgotten import to_forgotten
 from treadle.scheduler.transitions.rules.processing import to_processing
 from treadle.scheduler.transitions.rules.quarantine import place_suspects
 from treadle.scheduler.transitions.rules.released import to_released
 from treadle.scheduler.transitions.rules.waiting import to_waiting
-from treadle.scheduler.transitions.state import ClusterState, Limits
+from treadle.scheduler.transitions.state import HOLDING, RESTORING, ClusterState, Limits
 from treadle.scheduler.transitions.stealing import balance
 from treadle.utils.keys import group_of, key_from_wire
 
@@ -122,16 +123,17 @@ class Transitions:
         #: Which of the turn's events is being handled; -1: none of them.
         self.at: int = -1
         self.state: ClusterState = ClusterState(limits)
-        self.state.first_attempt = first_attempt
+        self.reset(first_attempt)
 
     def reset(self, first_attempt: int) -> None:
         """Know nothing any more: what was known contradicts itself."""
         self.state = ClusterState(self.state.limits)
         self.state.first_attempt = first_attempt
+        self.state.recovery = Leftovers()
 
     def begin_restoring(self) -> None:
         """Records of another scheduler follow, until ``JournalRead``."""
-        self.state.restoring = True
+        self.state.phase = RESTORING
 
     def start_recording(self) -> None:
         """From here on there is a journal: each turn tells what it is to hold."""
@@ -235,7 +237,7 @@ class Transitions:
                 self._lose(event.session, True, out)
             self._settle_recommendations(out)
         self.at = -1
-        if state.holding and restore.is_hold_over(state):
+        if state.phase == HOLDING and restore.is_hold_over(state):
             restore.end_hold(state)
             self._settle_recommendations(out)
         if state.suspects:
@@ -244,7 +246,7 @@ class Transitions:
         self._settle_recommendations(out)
         if state.limits.work_stealing:
             balance(state, out)
-        if state.limits.validate and not state.restoring:
+        if state.limits.validate and state.phase != RESTORING:
             validate(state)
         if state.recorder is not None:
             result.records = state.recorder.take()
@@ -415,7 +417,7 @@ class Transitions:
             reconnect.frames_durable(state, message.clients, message.sequences, self.scheduler_id, out)
         elif type(message) is JournalRead:
             restore.end_of_restoring(state, message.first_attempt)
-        elif state.restoring and restore.restore(state, message, event.frames, out):
+        elif state.phase == RESTORING and restore.restore(state, message, event.frames, out):
             pass
         elif type(message) is ConnectionLost or type(message) is Sent:
             # A client's farewell is behind it in the same frame.

@@ -29,9 +29,8 @@ from treadle.scheduler.transitions.records import (
 from treadle.scheduler.transitions.replicas import forget_recipient, lost_replica
 from treadle.scheduler.transitions.rules.common import remove_replica
 from treadle.scheduler.transitions.rules.forgotten import drop_function
-from treadle.scheduler.transitions.rules.orphans import forget_orphans
 from treadle.scheduler.transitions.rules.quarantine import take_back_all
-from treadle.scheduler.transitions.state import ClusterState
+from treadle.scheduler.transitions.state import STEADY, ClusterState
 
 #: More than there ever are of one task, but for those that are retried all the time.
 ATTEMPTS_OF_A_TASK: Final = 64
@@ -104,7 +103,7 @@ def set_running(state: ClusterState, worker: WorkerState) -> None:
     worker.taking_back.clear()
     worker_runs(state, worker)
     state.touch(worker)
-    if state.holding:
+    if state.phase != STEADY:
         return
     if state.placeable.since:
         for task in state.placeable.candidates(worker):
@@ -203,7 +202,7 @@ def remove_worker(state: ClusterState, worker: WorkerState, blame: bool, out: Ou
     for function in worker.functions:
         function.workers.pop(worker.number, None)
     if worker.orphans:
-        forget_orphans(state, worker, set())
+        state.recovery.worker_gone(state, worker)
     forget_met(state, worker.number, worker.met)
     _tell_acquaintances(state, worker, out)
 

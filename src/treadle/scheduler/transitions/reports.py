@@ -20,7 +20,6 @@ from treadle.scheduler.transitions.records import ERRED, MEMORY, RELEASED, WAITI
 from treadle.scheduler.transitions.replicas import lost_replica, replica_came
 from treadle.scheduler.transitions.rules.common import add_replica, remove_replica
 from treadle.scheduler.transitions.rules.memory import to_memory
-from treadle.scheduler.transitions.rules.orphans import orphan_ended, orphan_finished
 from treadle.scheduler.transitions.state import ClusterState
 
 
@@ -67,7 +66,7 @@ def tasks_finished(state: ClusterState, worker: WorkerState, message: TasksFinis
         task = current(state, worker, id, attempts[row])
         if task is None:
             # The task was cancelled, or given to another worker, while this one ran it.
-            if not worker.orphans or not orphan_finished(worker, id, sizes[row], type_names[types[row]]):
+            if not worker.orphans or not state.recovery.finished(worker, id, sizes[row], type_names[types[row]]):
                 drop_stale(state, worker, id, out)
             continue
         if stops[row] > 0:
@@ -81,7 +80,7 @@ def tasks_erred(state: ClusterState, worker: WorkerState, message: TasksErred, o
     for row in message.tasks:
         task = current(state, worker, row.id, row.attempt)
         if task is None:
-            orphan_ended(state, worker, row.id)
+            state.recovery.ended(state, worker, row.id)
             drop_stale(state, worker, row.id, out)
         else:
             task.account.used_s += max(0.0, row.stop - row.start) * task.account.rate
@@ -109,7 +108,7 @@ def tasks_returned(state: ClusterState, worker: WorkerState, message: TasksTaken
         if task is not None:
             state.recommend(task, WAITING)
         else:
-            orphan_ended(state, worker, id)
+            state.recovery.ended(state, worker, id)
 
 
 def tasks_rescheduled(state: ClusterState, worker: WorkerState, message: TasksRescheduled) -> None:
@@ -121,7 +120,7 @@ def tasks_rescheduled(state: ClusterState, worker: WorkerState, message: TasksRe
             state.avoided[task] = worker
             state.recommend(task, WAITING)
         else:
-            orphan_ended(state, worker, id)
+            state.recovery.ended(state, worker, id)
 
 
 def take_back_refused(state: ClusterState, worker: WorkerState, ids: list[int]) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+from typing import Any, Final
 
 from treadle.exceptions import Death
+from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.placeable import Placeable
 from treadle.scheduler.transitions.queue import TaskQueue, TurnClock
 from treadle.scheduler.transitions.recorder import Recorder
@@ -26,6 +27,12 @@ from treadle.scheduler.transitions.story import Story
 
 #: Keeps tasks alive that no client wants: see the message FireAndForget.
 FIRE_AND_FORGET = "fire-and-forget"
+
+#: Phases of a scheduler. RESTORING: records of another one are being told, and invariants need not hold between them.
+#: HOLDING: workers of another one are still to come back; until then, at the latest, nothing is assigned.
+STEADY: Final = 0
+RESTORING: Final = 1
+HOLDING: Final = 2
 
 
 class Limits:
@@ -70,6 +77,41 @@ class Limits:
         self.client_grace_s: float = client_grace_s
         #: How long what parties bring that knew another scheduler waits for others that know of it.
         self.recovery_grace_s: float = recovery_grace_s
+
+
+class RecoveryHook:
+    """What the steady path asks where an earlier scheduler may have left something: see ``recovery.orphans.Leftovers``.
+
+    This one knows of nothing.
+    """
+
+    def claim(self, state: ClusterState, task: TaskState, last_chance: bool, out: Outbox) -> bool:
+        """``task`` is needed. Whether a worker has brought its value, or executes it and goes on with that.
+
+        ``last_chance``: it is about to be assigned.
+        """
+        return False
+
+    def is_awaited(self, state: ClusterState, task: TaskState, out: Outbox) -> bool:
+        """``task`` is needed and has no recipe. Whether a worker may yet bring its value, and the task waits for that."""
+        return False
+
+    def may_come(self, state: ClusterState, client: ClientState, task: TaskState, out: Outbox) -> bool:
+        """The same, of a value that the client has put on workers that are not known."""
+        return False
+
+    def finished(self, worker: WorkerState, id: int, nbytes: int, type_name: str) -> bool:
+        """``worker`` has finished something that it was not asked for. Whether it shall keep the value."""
+        return False
+
+    def ended(self, state: ClusterState, worker: WorkerState, id: int) -> None:
+        """``worker`` is done with something that it was not asked for, and has no value to show for it."""
+
+    def worker_gone(self, state: ClusterState, worker: WorkerState) -> None:
+        """With what it had brought."""
+
+    def forget_all(self, state: ClusterState, out: Outbox) -> None:
+        """Nobody wants anything any more."""
 
 
 class ClusterState:
@@ -166,11 +208,10 @@ class ClusterState:
 
         #: What must outlive the scheduler; None where there is no journal.
         self.recorder: Recorder | None = None
-        #: Records of another scheduler are being told; invariants need not hold between them.
-        self.restoring: bool = False
-        #: Workers of another scheduler are still to come back: until then, at the latest, nothing is assigned.
-        self.holding: bool = False
+        self.phase: int = STEADY
+        #: When HOLDING is over, whoever is back by then.
         self.hold_until: float = 0.0
+        self.recovery: RecoveryHook = RecoveryHook()
         #: There were parties in the journal: they may bring what the scheduler before did not live to write down.
         self.is_successor: bool = False
 

@@ -22,7 +22,6 @@ from treadle.scheduler.transitions.records import (
 from treadle.scheduler.transitions.replicas import order_replicas
 from treadle.scheduler.transitions.rules.common import add_replica, confirm_replica, drop_when_written, move
 from treadle.scheduler.transitions.rules.memory import to_memory
-from treadle.scheduler.transitions.rules.orphans import await_value, claim, is_recovering
 from treadle.scheduler.transitions.state import ClusterState
 from treadle.utils.keys import is_key, key_from_wire
 
@@ -241,11 +240,9 @@ def scatter_keys(state: ClusterState, client: ClientState, message: KeysScattere
             # The client takes it for finished.
             if task.state == ERRED:
                 out.erred_for(client, task)
-            elif state.orphans and claim(state, task, False, out):
+            elif state.orphans and state.recovery.claim(state, task, False, out):
                 pass
-            elif task.state == RELEASED and not task.has_recipe and _may_come(state, client):
-                # Those workers served an earlier scheduler, and may come with the value.
-                await_value(state, task, out)
+            elif state.recovery.may_come(state, client, task, out):
                 out.pending(task)
             else:
                 if task.has_recipe:
@@ -335,11 +332,6 @@ def check_own_ids(state: ClusterState, client: ClientState, message: SubmitTasks
             raise PeerProtocolError(f"{name}: id {id} is not this client's to give")
     if len(set(message.ids)) != len(message.ids):
         raise PeerProtocolError(f"{name}: an id stands twice")
-
-
-def _may_come(state: ClusterState, client: ClientState) -> bool:
-    """Whether workers that nobody knows here may be on their way: the scheduler before may not have lived to write of them."""
-    return state.restoring or (is_recovering(state) and (client.stranger or state.is_successor))
 
 
 def check_scatter(state: ClusterState, client: ClientState, message: KeysScattered) -> None:

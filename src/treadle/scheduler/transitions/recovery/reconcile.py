@@ -3,7 +3,7 @@
 A worker that is known goes on where it was: what it finished meanwhile is finished, what it executes goes on, what it was
 never sent is sent again, what nobody knows or wants is dropped, and the lists of holders are corrected both ways.
 One that is not known (it served an earlier scheduler, or was away for too long) is a new worker, whose values are
-looked up by their keys and may have other ids here. What nobody knows may be known soon, when clients come back: see ``rules.orphans``.
+looked up by their keys and may have other ids here. What nobody knows may be known soon, when clients come back: see ``orphans``.
 """
 
 from __future__ import annotations
@@ -30,8 +30,7 @@ from treadle.scheduler.transitions.records import (
     TaskState,
     WorkerState,
 )
-from treadle.scheduler.transitions.rules.common import confirm_replica, remove_replica
-from treadle.scheduler.transitions.rules.orphans import (
+from treadle.scheduler.transitions.recovery.orphans import (
     NOBODYS,
     accept_value,
     adopt,
@@ -44,7 +43,8 @@ from treadle.scheduler.transitions.rules.orphans import (
     keep_orphan,
     note_stage,
 )
-from treadle.scheduler.transitions.state import ClusterState
+from treadle.scheduler.transitions.rules.common import confirm_replica, remove_replica
+from treadle.scheduler.transitions.state import HOLDING, RESTORING, ClusterState
 from treadle.scheduler.transitions.wants import RECENTLY_S, alias, check_keys, check_own_ids, want, want_quietly
 from treadle.utils.keys import group_of, is_key, key_from_wire
 
@@ -211,7 +211,7 @@ class Reconciliation:
                 if task.attempt == attempt:
                     self.going[task] = None
                     note_stage(state, task, worker, stage)
-            elif stage != NOT_RUNNING or state.holding:
+            elif stage != NOT_RUNNING or state.phase == HOLDING:
                 # While the workers of a journal come back, what one was given stays with it: it may begin at any moment.
                 self.adoptable.append((task, stage, attempt))
             else:
@@ -292,7 +292,7 @@ def reattach_keys(state: ClusterState, client: ClientState, message: ReattachKey
         if task is not None:
             alias(client, id, task, out)
             want(state, client, task, out)
-        elif key in state.orphans or is_recovering(state) or state.restoring:
+        elif key in state.orphans or is_recovering(state) or state.phase == RESTORING:
             task = TaskState(id, key, get_group(state, group_of(key), key), (0.0, state.generation, 0))
             add_task(state, task)
             want_quietly(client, task)

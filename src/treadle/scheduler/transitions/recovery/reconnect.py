@@ -10,10 +10,10 @@ from treadle.messages.worker_scheduler import Inventory, RegisterWorker, WorkerW
 from treadle.scheduler.transitions import membership
 from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.records import ERRED, MEMORY, PAUSED, RELEASED, RUNNING, ClientState, TaskState, WorkerState
+from treadle.scheduler.transitions.recovery.orphans import expire_orphans, give_up_awaited
 from treadle.scheduler.transitions.recovery.reconcile import Reconciliation, check_inventory
 from treadle.scheduler.transitions.replicas import forget_recipient
-from treadle.scheduler.transitions.rules.orphans import expire_orphans, give_up_awaited
-from treadle.scheduler.transitions.state import ClusterState
+from treadle.scheduler.transitions.state import RESTORING, ClusterState
 from treadle.scheduler.transitions.wants import end_announcements, find_task, unwant, want_quietly
 
 #: Frames of a client that are acknowledged at the latest together.
@@ -48,7 +48,7 @@ def _grace_s(state: ClusterState, worker: WorkerState) -> float:
 
 def lose_client(state: ClusterState, client: ClientState, blame: bool, out: Outbox) -> None:
     """Its stream ended without goodbye. ``blame`` False: that was on purpose."""
-    if not blame or (state.limits.client_grace_s <= 0 and not state.restoring):
+    if not blame or (state.limits.client_grace_s <= 0 and state.phase != RESTORING):
         # Of a client that was given up before there is a record of its own.
         membership.remove_client(state, client, out)
         return

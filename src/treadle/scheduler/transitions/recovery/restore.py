@@ -43,10 +43,10 @@ from treadle.scheduler.transitions.records import (
     WorkerState,
     is_needed,
 )
+from treadle.scheduler.transitions.recovery.orphans import await_value
 from treadle.scheduler.transitions.rules.common import add_replica, move, remove_replica
 from treadle.scheduler.transitions.rules.memory import to_memory
-from treadle.scheduler.transitions.rules.orphans import await_value
-from treadle.scheduler.transitions.state import ClusterState
+from treadle.scheduler.transitions.state import HOLDING, STEADY, ClusterState
 from treadle.scheduler.transitions.wants import alias, unwant, want_quietly
 from treadle.utils.buffers import buffers_by_row
 from treadle.utils.keys import key_from_wire
@@ -111,7 +111,6 @@ def end_of_restoring(state: ClusterState, first_attempt: int) -> None:
     """All records are told. Everybody is away from now on, and nothing is assigned until the workers are back, or their time is over."""
     now = state.now
     grace = state.limits.recovery_grace_s
-    state.restoring = False
     state.started_at = now
     state.is_successor = len(state.clients) > 0 or len(state.workers) > 0
     if state.is_successor:
@@ -137,7 +136,7 @@ def end_of_restoring(state: ClusterState, first_attempt: int) -> None:
         state.absent_clients[client] = None
     for worker in state.workers.values():
         worker.disconnected_at = now + max(0.0, grace - state.limits.worker_grace_s)
-    state.holding = len(state.absent_workers) > 0
+    state.phase = HOLDING if state.absent_workers else STEADY
     state.hold_until = now + grace
 
 
@@ -147,7 +146,7 @@ def is_hold_over(state: ClusterState) -> bool:
 
 def end_hold(state: ClusterState) -> None:
     """What nobody came back with is to be run."""
-    state.holding = False
+    state.phase = STEADY
     for task in state.unrunnable:
         if task not in state.awaited:
             state.recommend(task, WAITING)

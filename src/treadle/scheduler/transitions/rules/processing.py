@@ -7,9 +7,8 @@ from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.placement import assign, choose_candidate, choose_worker, is_rootish
 from treadle.scheduler.transitions.records import NO_WORKER, QUEUED, WAITING, TaskState, WorkerState
 from treadle.scheduler.transitions.rules.common import move
-from treadle.scheduler.transitions.rules.orphans import claim
 from treadle.scheduler.transitions.rules.quarantine import await_worker, least_busy
-from treadle.scheduler.transitions.state import ClusterState
+from treadle.scheduler.transitions.state import STEADY, ClusterState
 
 
 def to_processing(state: ClusterState, task: TaskState, out: Outbox) -> None:
@@ -17,11 +16,11 @@ def to_processing(state: ClusterState, task: TaskState, out: Outbox) -> None:
     if task.state != WAITING or task.waiting_on > 0:
         # A dependency was lost again between the recommendation and now.
         return
-    if state.orphans and claim(state, task, True, out):
+    if state.orphans and state.recovery.claim(state, task, True, out):
         return
     candidates = find_candidates(state, task) if task.options is not None else None
     task.candidates = candidates
-    if state.holding or not is_possible(state, candidates):
+    if state.phase != STEADY or not is_possible(state, candidates):
         to_no_worker(state, task, out)
     elif task.suspicious > 0:
         await_worker(state, task, out)

@@ -15,7 +15,7 @@ from treadle.scheduler.transitions.records import (
 )
 from treadle.scheduler.transitions.rules.common import move
 from treadle.scheduler.transitions.rules.erred import lost_data_error
-from treadle.scheduler.transitions.state import ClusterState
+from treadle.scheduler.transitions.state import STEADY, ClusterState
 
 
 def to_released(state: ClusterState, task: TaskState, out: Outbox) -> None:
@@ -29,7 +29,7 @@ def to_released(state: ClusterState, task: TaskState, out: Outbox) -> None:
         if task.who_has:
             if is_needed(task):
                 return
-        elif is_needed(task) and not task.has_recipe and not (state.restoring or state.holding):
+        elif is_needed(task) and not task.has_recipe and state.phase == STEADY:
             out.lost(task)
             task.error = lost_data_error(task)
             task.blame = task

@@ -16,7 +16,6 @@ from treadle.scheduler.transitions.records import (
 )
 from treadle.scheduler.transitions.rules.common import move
 from treadle.scheduler.transitions.rules.erred import lost_data_error
-from treadle.scheduler.transitions.rules.orphans import await_value, claim
 from treadle.scheduler.transitions.state import ClusterState
 
 
@@ -28,15 +27,10 @@ def to_waiting(state: ClusterState, task: TaskState, out: Outbox) -> None:
         # The last one who wanted it went away between the recommendation and now.
         state.recommend(task, RELEASED)
         return
-    if state.orphans and start != PROCESSING and claim(state, task, False, out):
+    if state.orphans and start != PROCESSING and state.recovery.claim(state, task, False, out):
         return
     if not task.has_recipe:
-        if task in state.awaited:
-            # A worker may come that has the value.
-            return
-        if state.restoring or state.holding:
-            # What needs it may be there already, on a worker that is not back, or by a record that is still to be told.
-            await_value(state, task, out)
+        if state.recovery.is_awaited(state, task, out):
             return
         task.error = lost_data_error(task)
         task.blame = task

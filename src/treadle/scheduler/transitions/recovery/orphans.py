@@ -1,4 +1,4 @@
-"""Rules for what is left of an earlier scheduler: *orphans*, which workers brought and nobody knows yet, and *awaited* tasks, which clients
+"""What is left of an earlier scheduler: *orphans*, which workers brought and nobody knows yet, and *awaited* tasks, which clients
 want and nobody has brought yet. Both wait for each other for a while. Pure."""
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from treadle.scheduler.transitions.records import (
 from treadle.scheduler.transitions.rules.common import add_replica, confirm_replica, move
 from treadle.scheduler.transitions.rules.erred import own_error
 from treadle.scheduler.transitions.rules.memory import to_memory
-from treadle.scheduler.transitions.state import ClusterState
+from treadle.scheduler.transitions.state import RESTORING, STEADY, ClusterState, RecoveryHook
 
 #: Stands for the key of an orphan that is not to be claimed.
 NOBODYS: Final = None
@@ -257,3 +257,43 @@ def give_up_awaited(state: ClusterState, task: TaskState, out: Outbox) -> list[C
         task.blame = task
         state.recommend(task, ERRED)
     return losers
+
+
+# ------------------------------------------------------------------------------------------------ the hook
+
+
+class Leftovers(RecoveryHook):
+    """What the steady path asks, see there."""
+
+    def claim(self, state: ClusterState, task: TaskState, last_chance: bool, out: Outbox) -> bool:
+        return claim(state, task, last_chance, out)
+
+    def is_awaited(self, state: ClusterState, task: TaskState, out: Outbox) -> bool:
+        if task in state.awaited:
+            return True
+        if state.phase == STEADY:
+            return False
+        # What needs it may be there already, on a worker that is not back, or by a record that is still to be told.
+        await_value(state, task, out)
+        return True
+
+    def may_come(self, state: ClusterState, client: ClientState, task: TaskState, out: Outbox) -> bool:
+        # The scheduler before may not have lived to write of those workers.
+        expected = state.phase == RESTORING or (is_recovering(state) and (client.stranger or state.is_successor))
+        if task.state != RELEASED or task.has_recipe or not expected:
+            return False
+        await_value(state, task, out)
+        return True
+
+    def finished(self, worker: WorkerState, id: int, nbytes: int, type_name: str) -> bool:
+        return orphan_finished(worker, id, nbytes, type_name)
+
+    def ended(self, state: ClusterState, worker: WorkerState, id: int) -> None:
+        orphan_ended(state, worker, id)
+
+    def worker_gone(self, state: ClusterState, worker: WorkerState) -> None:
+        forget_orphans(state, worker, set())
+
+    def forget_all(self, state: ClusterState, out: Outbox) -> None:
+        state.awaited.clear()
+        expire_orphans(state, out)

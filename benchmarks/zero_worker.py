@@ -15,6 +15,7 @@ from processes import Cluster, metered
 
 from treadle.comm.interface import Buffer, Comm, CommLimits, Introduction, Role
 from treadle.comm.registry import connect
+from treadle.messages.base import WorkerIdentity
 from treadle.messages.client_scheduler import (
     ClientReply,
     ClientWelcome,
@@ -47,10 +48,8 @@ class SimulatedWorker:
         self.comm = comm
         self.welcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         comm.start(self._on_frame, lambda error: None)
-        registration = RegisterWorker(
-            f"simulated-{number}", f"tcp://127.0.0.1:{number + 1}", f"s{number}", "127.0.0.1", 1, 0, {}, 1, "", {}
-        )
-        comm.send(encode([registration]))
+        identity = WorkerIdentity(f"simulated-{number}", f"tcp://127.0.0.1:{number + 1}", f"s{number}", "127.0.0.1", 1, 0, {}, 1, "", {})
+        comm.send(encode([RegisterWorker(identity)]))
 
     def _on_frame(self, body: Buffer, buffers: list[Buffer]) -> None:
         finished = []

@@ -8,17 +8,17 @@ from typing import Final
 import psutil
 
 DEFAULT_SCHEME: Final = "tcp"
-#: Known schemes; True: the rest of an address is a host and a port.
+#: Known schemes; True if the rest of an address is a host and a port.
 _schemes: dict[str, bool] = {"tcp": True, "inproc": False}
 
 
 def add_scheme(scheme: str, has_port: bool = True) -> None:
-    """Make a scheme known; done by ``treadle.comm.registry.register``."""
+    """Make a scheme known. ``treadle.comm.registry.register`` calls this."""
     _schemes[scheme] = has_port
 
 
 def check_scheme(scheme: str) -> str:
-    """The scheme. Raises ValueError when it is not known."""
+    """Return the scheme. Raises ValueError when it is unknown."""
     if scheme not in _schemes:
         raise ValueError(f"unknown protocol {scheme!r} in an address; known are {', '.join(sorted(_schemes))}")
     return scheme
@@ -27,7 +27,7 @@ def check_scheme(scheme: str) -> str:
 def parse_address(address: str, default_scheme: str = DEFAULT_SCHEME) -> tuple[str, str]:
     """``("tcp", "host:port")`` of ``"tcp://host:port"`` or ``"host:port"``. Raises ValueError for an unknown scheme."""
     if not isinstance(address, str):
-        raise TypeError(f"an address is a text such as 'tcp://127.0.0.1:8786', got {address!r}")
+        raise TypeError(f"an address is a string such as 'tcp://127.0.0.1:8786', got {address!r}")
     scheme, separator, rest = address.strip().rpartition("://")
     return check_scheme(scheme if separator else default_scheme), rest
 
@@ -42,7 +42,7 @@ def normalize_address(address: str, default_scheme: str = DEFAULT_SCHEME) -> str
 
 
 def parse_host_port(rest: str, default_port: int | None = None) -> tuple[str, int]:
-    """``("::1", 80)`` of ``"[::1]:80"``. Raises ValueError when it is none, or has no port and there is no default."""
+    """``("::1", 80)`` of ``"[::1]:80"``. Raises ValueError for an invalid address, and for one without a port when there is no default."""
     if rest.startswith("["):
         host, bracket, tail = rest[1:].partition("]")
         if not bracket or (tail and not tail.startswith(":")):
@@ -80,7 +80,7 @@ def get_address_host(address: str) -> str:
 
 
 def resolve_address(address: str) -> str:
-    """The address with a number for its host. Asks the name service; raises OSError that names the address."""
+    """The address with the host's IP address in place of its name. Asks the name service; raises OSError that names the address."""
     scheme, rest = parse_address(address)
     if not _schemes[scheme]:
         return unparse_address(scheme, rest)
@@ -89,13 +89,13 @@ def resolve_address(address: str) -> str:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
         raise OSError(f"cannot resolve the host of {address!r}: {error}") from error
-    # IPv4 first: what listens on a name such as localhost mostly does so there.
+    # IPv4 first: servers that listen on a name such as localhost mostly listen there.
     found.sort(key=lambda entry: entry[0] != socket.AF_INET)
     return unparse_address(scheme, unparse_host_port(str(found[0][4][0]), port))
 
 
 def host_of_interface(name: str) -> str:
-    """The IPv4 (else IPv6) address of a network interface. Raises ValueError that names the known interfaces."""
+    """The IPv4 address of a network interface, else its IPv6 address. Raises ValueError that names the known interfaces."""
     interfaces = psutil.net_if_addrs()
     if name not in interfaces:
         raise ValueError(f"there is no network interface {name!r}; there are {', '.join(sorted(interfaces))}")
@@ -118,7 +118,7 @@ def local_host(peer: str = "8.8.8.8") -> str:
 
 
 def contact_host(host: str) -> str:
-    """A host that others can connect to, for one that is listened on: wildcards become this machine's address."""
+    """The host that others connect to when a server listens on ``host``: wildcards become this machine's address."""
     if host in ("", "0.0.0.0"):
         return local_host()
     if host == "::":
@@ -133,7 +133,7 @@ def address_from_user_args(
     protocol: str | None = None,
     default_host: str = "",
 ) -> str:
-    """The address to listen on: ``"tcp://10.0.0.3:0"`` and the like.
+    """The address to listen on, such as ``"tcp://10.0.0.3:0"``.
 
     ``host`` may be a whole address. Raises ValueError for contradictions, unknown interfaces and protocols.
     """

@@ -1,7 +1,7 @@
 """Which connections may be in their handshake, and which one makes room when there are too many. No I/O, and the time is an argument.
 
-A connection proves itself within a round trip. One that takes longer, or comes from a host that has more of them than others,
-goes first; so nobody who is silent keeps out those who speak, and one host does not keep out another.
+An honest connection authenticates within a round trip. The first to make room are connections of the host that has the most of them,
+and among these the silent ones: so silent connections keep out nobody who speaks, and one host keeps out no other.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import ipaddress
 
 
 class Handshake:
-    """One connection that has not proved itself yet."""
+    """One connection that has not authenticated itself yet."""
 
     __slots__ = ("began_s", "host")
 
@@ -20,7 +20,7 @@ class Handshake:
 
 
 class _Host:
-    """Its handshakes, oldest first: those that have said nothing, and those that have said who they are."""
+    """The handshakes of one host, oldest first: those that have said nothing, and those that have introduced themselves."""
 
     __slots__ = ("silent", "speaking")
 
@@ -33,14 +33,17 @@ class _Host:
 
 
 class Admission:
-    """At most ``limit`` handshakes. ``patience_s``: so long nobody has to make room for a host with as many handshakes as its own."""
+    """Admits at most ``limit`` handshakes.
+
+    A handshake younger than ``patience_s`` seconds makes room only for a host that has fewer than its own, the new one counted.
+    """
 
     def __init__(self, limit: int, patience_s: float) -> None:
         self._limit = limit
         self._patience_s = patience_s
         self._hosts: dict[str, _Host] = {}
         self._count = 0
-        #: Handshakes that had to make room, and connections that found none.
+        #: How many handshakes had to make room, and how many connections found none.
         self.evicted = 0
         self.refused = 0
 
@@ -48,7 +51,10 @@ class Admission:
         return self._count
 
     def enter(self, address: str, now: float) -> tuple[Handshake | None, Handshake | None]:
-        """(the new one, or None: there is no room for it; the one that is to be closed for it, or None). ``address``: an IP address."""
+        """Admit a connection from the IP address ``address``: (its handshake, the one to close in exchange).
+
+        The first is None when there is no room, the second when nobody has to make room.
+        """
         name = host_of(address)
         evicted = None
         if self._count >= self._limit:
@@ -76,21 +82,21 @@ class Admission:
         return None
 
     def first_to_go(self) -> Handshake | None:
-        """The oldest that has said nothing, of the host with most of them; None when there is none at all."""
+        """The oldest handshake of the host that has the most, silent ones first; None when no handshake is under way."""
         if not self._hosts:
             return None
         fullest = max(self._hosts.values(), key=len)
         return next(iter(fullest.silent or fullest.speaking))
 
     def has_spoken(self, handshake: Handshake) -> None:
-        """It has said who it is, in the right form."""
+        """The connection has introduced itself with a well-formed message."""
         host = self._hosts.get(handshake.host)
         if host is not None and handshake in host.silent:
             del host.silent[handshake]
             host.speaking[handshake] = None
 
     def leave(self, handshake: Handshake) -> None:
-        """It is over, however it ended. Idempotent."""
+        """The handshake is over, however it ended. Idempotent."""
         host = self._hosts.get(handshake.host)
         if host is None:
             return
@@ -103,7 +109,7 @@ class Admission:
 
 
 def host_of(address: str) -> str:
-    """Whose address that is: one IPv4 address, or the 64 leading bits of an IPv6 address, which are all of one owner."""
+    """The owner of an IP address: an IPv4 address itself, or the 64 leading bits of an IPv6 address, which have one owner."""
     try:
         ip = ipaddress.ip_address(address)
     except ValueError:

@@ -21,10 +21,10 @@ Frame: TypeAlias = tuple[Buffer, list[Buffer]]
 
 _HEADER: Final = struct.Struct("<QI")
 HEADER_BYTES: Final = _HEADER.size
-#: From here on memory comes from the kernel as untouched pages: a ``bytearray`` would be zeroed first, in vain.
+#: Memory of this size or more is mapped as untouched pages: a ``bytearray`` would be zeroed first, in vain.
 _MAPPED_BYTES: Final = 2**20
 _PRIVATE: Final = getattr(mmap, "MAP_PRIVATE", None)
-#: From here on in huge pages where the system has them: to take 200 MB page by page costs as much as to receive them.
+#: From this size on it is mapped in huge pages where the system has them: allocating 200 MB page by page costs as much as receiving it.
 _HUGE_BYTES: Final = 2**23
 _HUGE_PAGES: Final = getattr(mmap, "MADV_HUGEPAGE", None)
 
@@ -44,7 +44,7 @@ def byte_view(buffer: Buffer) -> Buffer:
 
 
 def frame_pieces(body: Buffer, buffers: Sequence[Buffer], limits: CommLimits) -> tuple[list[Buffer], int]:
-    """The pieces to write for a frame, in order, and their length in all.
+    """The pieces to write for a frame, in order, and their total length in bytes.
 
     Large memory is not copied. Raises ValueError when the frame is over a cap.
     """
@@ -68,12 +68,12 @@ def frame_pieces(body: Buffer, buffers: Sequence[Buffer], limits: CommLimits) ->
 
 
 def allocate(size: int) -> Buffer:
-    """Writable memory, its content undefined. Raises MemoryError."""
+    """Writable memory of ``size`` bytes; its content is undefined. Raises MemoryError."""
     if size >= _MAPPED_BYTES and _PRIVATE is not None:
         try:
             area = mmap.mmap(-1, size, flags=_PRIVATE)
             if size >= _HUGE_BYTES and _HUGE_PAGES is not None:
-                with suppress(OSError):  # a kernel without them
+                with suppress(OSError):  # a kernel without huge pages
                     area.madvise(_HUGE_PAGES)
             return memoryview(area)
         except (OSError, OverflowError, ValueError):
@@ -82,18 +82,19 @@ def allocate(size: int) -> Buffer:
 
 
 class FrameReader:
-    """Takes apart what arrives. Small frames are copied out of a staging area, many at a time; a part that is
-    not there in full is received into memory of its own.
+    """Splits the incoming bytes into frames. Small frames are copied out of a staging area, many at a time; a part that has
+    not arrived in full is received into memory of its own.
 
-    For each read: fill ``target`` if there is one and then ``staging`` from ``rest_bytes`` on, then call
-    ``received``. The staging area may be shared by all readers of a thread: nothing stays in it between reads.
+    For each read: put ``rest`` at the front of the staging area; read into ``target`` if there is one, and then into the
+    staging area behind ``rest``; call ``received``. All readers of a thread may share one staging area: nothing stays in it
+    between reads.
     """
 
     def __init__(self, limits: CommLimits) -> None:
         self._limits = limits
-        #: Start of a header that was cut off; empty while a frame is under way.
+        #: The beginning of a header whose rest has not arrived; empty while a frame is under way.
         self._rest = b""
-        #: Lengths of the parts still to come of the frame under way, in reverse; [] between frames.
+        #: Lengths of the parts of the current frame that are still to come, in reverse; [] between frames.
         self._lengths: list[int] = []
         self._parts: list[Buffer] = []
         #: The next part is the table of lengths.
@@ -104,17 +105,17 @@ class FrameReader:
 
     @property
     def target(self) -> memoryview | None:
-        """Where the next bytes belong; None: in the staging area."""
+        """Where the next bytes belong; None if they belong in the staging area."""
         return None if self._view is None else self._view[self._filled :]
 
     @property
     def rest(self) -> bytes:
-        """To be put in front of the staging area before the next read; empty when there is a ``target``."""
+        """Bytes to put at the front of the staging area before the next read; empty when there is a ``target``."""
         return self._rest
 
     @property
     def between_frames(self) -> bool:
-        """Whether the stream may end here."""
+        """Whether no frame is under way, so that the stream may end here."""
         return not (self._rest or self._lengths)
 
     def received(self, count: int, staging: bytearray, frames: list[Frame]) -> None:
@@ -135,7 +136,7 @@ class FrameReader:
         assert part is not None
         self._view = self._part = None
         self._finish_part(part, frames)
-        self._take(staging, count - missing, frames)  # also when nothing is left: empty parts may follow
+        self._take(staging, count - missing, frames)  # even when nothing is left: empty parts may follow
 
     def _take(self, staging: bytearray, end: int, frames: list[Frame]) -> None:
         start = 0
@@ -170,7 +171,7 @@ class FrameReader:
             self._lengths.append(8 * count)
 
     def _receive_directly(self, length: int, staging: bytearray, start: int, end: int) -> None:
-        """Give the part that is cut off at ``end`` memory of its own."""
+        """Allocate memory for the part whose bytes so far end at ``end``, and receive its rest there."""
         part = allocate(length)
         view = memoryview(part)
         view[: end - start] = memoryview(staging)[start:end]

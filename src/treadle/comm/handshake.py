@@ -6,8 +6,8 @@
     listener  -> Verdict    status, HMAC-SHA256(secret, "listener" + all bytes so far)
 
 All four have a fixed size. The size and the layout of Hello and Challenge are the same in every version of the
-protocol, so that two versions can tell each other who they are. A refusal carries a status and nothing else: it comes
-from somebody who has proved nothing.
+protocol, so that two versions can tell each other who they are. A refusal carries a status and nothing else, because its
+sender has proved nothing yet.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Final
 from treadle.comm.interface import Introduction, Role
 from treadle.exceptions import AuthenticationError, CommClosedError, PeerProtocolError, VersionError
 
-#: Goes up by one with every change that an older party would misunderstand.
+#: Increased by one with every change that an older party would misunderstand.
 PROTOCOL_VERSION: Final = 1
 NONCE_BYTES: Final = 32
 SESSION_BYTES: Final = 16
@@ -39,7 +39,7 @@ SECRET_ADVICE: Final = "Both need the same one: set TREADLE_SECRET in both envir
 
 
 class Status(IntEnum):
-    """What the listener says of an attempt."""
+    """The listener's answer to a connection attempt."""
 
     OK = 0
     WRONG_SECRET = 1
@@ -48,7 +48,7 @@ class Status(IntEnum):
 
 
 def busy_answer(session: bytes) -> bytes:
-    """What a listener says, unasked, when too many connections wait for their turn."""
+    """What a listener sends at once when too many connections are in their handshake."""
     return _GREETING.pack(_MAGIC, PROTOCOL_VERSION, _CHALLENGE, Status.BUSY, session, bytes(NONCE_BYTES))
 
 
@@ -62,7 +62,8 @@ def _check_lengths(session: bytes, nonce: bytes, secret: bytes) -> None:
 
 
 class ConnectorHandshake:
-    """The connecting side. Send ``hello``, then read exactly ``needed`` bytes and give them to ``receive`` until it is 0."""
+    """The connecting side. Send ``hello``; then, until ``needed`` is 0, read exactly ``needed`` bytes, give them to ``receive`` and
+    send its answer."""
 
     def __init__(self, address: str, introduction: Introduction, secret: bytes, nonce: bytes) -> None:
         _check_lengths(introduction.session, nonce, secret)
@@ -72,17 +73,17 @@ class ConnectorHandshake:
         self.hello = _GREETING.pack(_MAGIC, PROTOCOL_VERSION, _HELLO, introduction.role, introduction.session, nonce)
         self._transcript = self.hello
         self._session = b""
-        #: How many bytes are to be read next; 0 when the listener has proved itself.
+        #: How many bytes to read next; 0 when the listener has authenticated itself.
         self.needed = GREETING_BYTES
 
     @property
     def peer(self) -> Introduction:
-        """The listener's session and our own role; valid when ``needed`` is 0."""
+        """The listener's session with our own role; valid when ``needed`` is 0."""
         return Introduction(self._role, self._session)
 
     def receive(self, data: bytes) -> bytes:
-        """What to answer. Raises AuthenticationError or VersionError, CommClosedError when the listener is busy,
-        PeerProtocolError when it speaks something else."""
+        """The bytes to answer with. Raises AuthenticationError or VersionError, CommClosedError when the listener is busy,
+        PeerProtocolError when it speaks another protocol."""
         if len(data) != self.needed or not data:
             raise PeerProtocolError(f"{len(data)} bytes in a handshake where {self.needed} were due")
         return self._on_challenge(data) if self.needed == GREETING_BYTES else self._on_verdict(data)
@@ -90,7 +91,7 @@ class ConnectorHandshake:
     def _on_challenge(self, data: bytes) -> bytes:
         magic, version, kind, status, session, _ = _GREETING.unpack(data)
         if magic != _MAGIC or kind != _CHALLENGE:
-            raise PeerProtocolError(f"{self._address} does not speak treadle's protocol; is it another service's port?")
+            raise PeerProtocolError(f"{self._address} does not speak treadle's protocol; does the port belong to another service?")
         if status == Status.WRONG_VERSION or version != PROTOCOL_VERSION:
             raise VersionError(
                 f"{self._address} speaks version {version} of treadle's protocol, this process speaks {PROTOCOL_VERSION}. "
@@ -110,7 +111,7 @@ class ConnectorHandshake:
     def _on_verdict(self, data: bytes) -> bytes:
         status, proof = data[0], data[1:]
         if status == Status.WRONG_SECRET:
-            raise AuthenticationError(f"{self._address} refused: its secret is another than this process has. {SECRET_ADVICE}")
+            raise AuthenticationError(f"{self._address} refused: its secret is not the one that this process has. {SECRET_ADVICE}")
         if status != Status.OK:
             raise PeerProtocolError(f"{self._address} refused with the unknown status {status}")
         if not hmac.compare_digest(proof, _mac(self._secret, b"listener", self._transcript + data[:1])):
@@ -120,9 +121,9 @@ class ConnectorHandshake:
 
 
 class ListenerHandshake:
-    """The listening side: read exactly ``needed`` bytes, give them to ``receive``, send its answer; until ``needed`` is 0.
+    """The listening side. Until ``needed`` is 0, read exactly ``needed`` bytes, give them to ``receive`` and send its answer.
 
-    Then ``refusal`` is None and ``peer`` is proved, or ``refusal`` says why to disconnect.
+    Then either ``refusal`` is None and ``peer`` is authenticated, or ``refusal`` says why to disconnect.
     """
 
     def __init__(self, session: bytes, secret: bytes, nonce: bytes) -> None:
@@ -142,7 +143,7 @@ class ListenerHandshake:
         return self._peer
 
     def receive(self, data: bytes) -> bytes:
-        """What to answer. Raises PeerProtocolError for something that is no treadle: answer nothing, disconnect."""
+        """The bytes to answer with. Raises PeerProtocolError when the other side is no treadle: disconnect without an answer."""
         if len(data) != self.needed or not data:
             raise PeerProtocolError(f"{len(data)} bytes in a handshake where {self.needed} were due")
         return self._on_hello(data) if self.needed == GREETING_BYTES else self._on_proof(data)

@@ -1,4 +1,4 @@
-"""``inproc://host/pid/n``: frames between parties of one process, by reference, also between the loops of two threads."""
+"""``inproc://host/pid/n``: frames between parties of one process, passed by reference, also between the event loops of two threads."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from treadle.exceptions import AuthenticationError, CommClosedError, PeerProtoco
 logger = logging.getLogger(__name__)
 
 SCHEME = "inproc"
-#: Frames delivered in one turn of the loop for one comm.
+#: Frames that one comm delivers in one turn of the loop.
 _TURN_FRAMES = 256
 
 _numbers = itertools.count(1)
@@ -45,7 +45,7 @@ def _new_address() -> str:
 
 
 def _call(target: asyncio.AbstractEventLoop, own: asyncio.AbstractEventLoop, function: Callable[..., Any], *args: Any) -> bool:
-    """Have ``target`` call it soon; False when that loop is closed."""
+    """Have the loop ``target`` call ``function`` soon; False when that loop is closed."""
     try:
         if target is own:
             target.call_soon(function, *args)
@@ -57,7 +57,7 @@ def _call(target: asyncio.AbstractEventLoop, own: asyncio.AbstractEventLoop, fun
 
 
 class InprocComm(Comm):
-    """One end of a pair. What both ends touch (inboxes, ends, wake-ups) is guarded by the lock they share."""
+    """One end of a pair. The two ends share a lock, which guards what both touch: inboxes, ends, wake-ups."""
 
     _other: InprocComm
     by_reference = True
@@ -80,9 +80,9 @@ class InprocComm(Comm):
         #: Frames from the other end with their sizes, not yet delivered.
         self._inbox: deque[tuple[Frame, int]] = deque()
         self._inbox_bytes = 0
-        #: The other end sends no more.
+        #: Whether the other end has stopped sending.
         self._other_ended = False
-        #: A call of ``_deliver`` is on its way.
+        #: Whether a call of ``_deliver`` is scheduled.
         self._wake_pending = False
         self._other_waits = False
         self._on_frame: FrameHandler | None = None
@@ -101,7 +101,7 @@ class InprocComm(Comm):
 
     def start(self, on_frame: FrameHandler, on_closed: ClosedHandler) -> None:
         if self._on_frame is not None:
-            raise RuntimeError("the comm was started before")
+            raise RuntimeError("the comm was started already")
         self._on_frame, self._on_closed = on_frame, on_closed
         if self._finished:
             self._loop.call_soon(self._notify)
@@ -116,7 +116,7 @@ class InprocComm(Comm):
         self._schedule(self)
 
     def _schedule(self, caller: InprocComm) -> None:
-        """Have ``_deliver`` called in this end's loop; one call at a time is on its way."""
+        """Schedule ``_deliver`` in this end's loop, unless it is scheduled already."""
         with self._lock:
             if self._wake_pending or self._finished:
                 return
@@ -159,7 +159,7 @@ class InprocComm(Comm):
     # --------------------------------------------------------------------------------------------- sending
 
     def send(self, body: Buffer, buffers: Sequence[Buffer] = ()) -> None:
-        _, size = frame_pieces(body, buffers, self._limits)  # for the caps, which hold for every transport
+        _, size = frame_pieces(body, buffers, self._limits)  # checks the caps, which hold for every transport
         other = self._other
         with self._lock:
             if self._closed or other._finished:
@@ -199,7 +199,7 @@ class InprocComm(Comm):
         with self._lock:
             self._other._other_waits = bool(waiting)
             missed = bool(waiting) and self._other._inbox_bytes <= max(below for below, _ in waiting)
-        if missed:  # delivered between the look above and the flag
+        if missed:  # the other end delivered after ``unsent`` was read and before the flag was set
             self._loop.call_soon(self._wake_drained)
 
     # --------------------------------------------------------------------------------------------- closing
@@ -212,15 +212,15 @@ class InprocComm(Comm):
         return CommClosedError(f"the connection to {self.peer_address} is closed" + (f": {self._error}" if self._error else ""))
 
     async def close(self) -> None:
-        # What was sent is in the other end's inbox, and stays there.
+        # Frames that were sent are in the other end's inbox and stay there.
         self._finish(None)
-        await asyncio.sleep(0)  # on_closed has been called when this returns
+        await asyncio.sleep(0)  # so that on_closed has been called when this returns
 
     def abort(self) -> None:
         self._finish(None)
 
     def _finish(self, error: Exception | None) -> None:
-        """End both directions and tell, soon; the first call counts."""
+        """End both directions and schedule ``on_closed``; only the first call has an effect."""
         with self._lock:
             self._closed = True
             if self._finished:
@@ -246,7 +246,7 @@ class InprocComm(Comm):
 
 
 class InprocListener(Listener):
-    """A name that others in the process connect to."""
+    """A name that other parties of the process connect to."""
 
     def __init__(
         self, address: str, handler: CommHandler, session: bytes, secret: bytes, limits: CommLimits, refused: RefusalHandler
@@ -267,21 +267,21 @@ class InprocListener(Listener):
                 del _listeners[self.listen_address]
 
     def accept(self, comm: Comm) -> None:
-        """In the listener's loop: hand over a comm whose secret is right."""
+        """Hand over a comm whose secret is right. Called in the listener's loop."""
         if self._stopped:
             comm.abort()
             return
         try:
             self._handler(comm)
         except Exception:
-            logger.exception("the connection of %s could not be taken", comm.peer_address)
+            logger.exception("the connection of %s could not be accepted", comm.peer_address)
             comm.abort()
 
 
 async def listen(
     address: str, handler: CommHandler, session: bytes, secret: bytes, limits: CommLimits, refused: RefusalHandler
 ) -> Listener:
-    """``inproc://`` gets a new name; a full address is taken as it is unless it is in use."""
+    """Listen on ``address``; plain ``inproc://`` gets a new name. Raises OSError when the address is in use."""
     _check(session, secret)
     if not parse_address(address)[1]:
         address = _new_address()
@@ -294,7 +294,7 @@ async def listen(
 
 
 async def connect(address: str, introduction: Introduction, secret: bytes, limits: CommLimits) -> Comm:
-    """Raises ConnectionRefusedError when nobody listens there in this process, AuthenticationError for another secret."""
+    """Raises ConnectionRefusedError when nobody in this process listens there, AuthenticationError when the secrets differ."""
     _check(introduction.session, secret)
     with _listeners_lock:
         listener = _listeners.get(address)
@@ -303,7 +303,7 @@ async def connect(address: str, introduction: Introduction, secret: bytes, limit
     own, loop = _new_address(), asyncio.get_running_loop()
     if not hmac.compare_digest(secret, listener.secret):
         _call(listener.loop, loop, listener.refused, f"refused {own}: it does not know the cluster's secret")
-        raise AuthenticationError(f"{address} refused: its secret is another than this party has. {SECRET_ADVICE}")
+        raise AuthenticationError(f"{address} refused: its secret is not the one that this party has. {SECRET_ADVICE}")
     lock = threading.Lock()
     near = InprocComm(loop, lock, own, address, Introduction(introduction.role, listener.session), limits)
     far = InprocComm(listener.loop, lock, address, own, introduction, listener.limits)

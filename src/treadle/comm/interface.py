@@ -1,7 +1,7 @@
-"""What every transport offers: ``Comm``, ``Listener`` and ``Connector``. Frames in, frames out, in order.
+"""What every transport offers: ``Comm``, ``Listener`` and a ``Backend`` that makes them. Frames in, frames out, in order.
 
 A frame is a body (encoded messages) and any number of buffers that ride beside it. All methods are called from the
-event loop's thread. Receiving is by callback, so that a server can gather what arrived in one turn of its loop.
+event loop's thread. A comm delivers frames by callback, so that a server can gather all that arrived in one turn of its loop.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from enum import IntEnum
 from typing import TypeAlias
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
-#: Called for each frame: its body, and its buffers (each one its own memory, writable unless the transport passes it by reference).
+#: Called for each frame with its body and its buffers. Each buffer is memory of its own, writable unless the transport
+#: passes it by reference.
 FrameHandler: TypeAlias = Callable[[Buffer, list[Buffer]], None]
-#: Called exactly once, when the comm is closed by either side: None after ``close``/``abort`` here or an orderly end
-#: there, else the error.
+#: Called exactly once, when either side closes the comm: with None after ``close`` or ``abort`` on this side or an orderly end
+#: on the other, else with the error.
 ClosedHandler: TypeAlias = Callable[[Exception | None], None]
 
 
 class Role(IntEnum):
-    """What the connecting party is; decides the two message unions that are spoken."""
+    """What the connecting party is. The role decides which two unions of messages the connection carries."""
 
     CLIENT = 1
     WORKER = 2
@@ -43,27 +44,27 @@ class Comm(ABC):
     #: Address of this end and of the other, ``scheme://...``.
     local_address: str
     peer_address: str
-    #: Frames stay in the process: the other end gets the very objects that are sent as buffers.
+    #: Whether frames stay in the process: the other end gets the very objects that are sent as buffers.
     by_reference: bool = False
-    #: What the other party said of itself in the handshake. On the connecting side: the listener's session id, and its own role.
+    #: What the other party said of itself in the handshake. On the connecting side: the listener's session id and this side's own role.
     peer: Introduction
 
     @abstractmethod
     def start(self, on_frame: FrameHandler, on_closed: ClosedHandler) -> None:
-        """Begin to deliver frames. Frames that arrived before are delivered in order, none in this call itself."""
+        """Begin to deliver frames, those that arrived before this call first. None is delivered during the call itself."""
 
     @abstractmethod
     def send(self, body: Buffer, buffers: Sequence[Buffer] = ()) -> None:
         """Queue a frame and return at once. Buffers are not copied and must not change until they are sent.
 
-        Silently drops the frame when the comm is closed (``on_closed`` tells).
-        Raises ValueError when the frame is over the cap.
+        A closed comm drops the frame silently: ``on_closed`` has reported the end.
+        Raises ValueError when the frame is over a cap.
         """
 
     @property
     @abstractmethod
     def unsent_bytes(self) -> int:
-        """Bytes queued and not yet given to the system."""
+        """Bytes that are queued and not yet handed to the system."""
 
     @abstractmethod
     async def drained(self, below_bytes: int = 0) -> None:
@@ -71,7 +72,7 @@ class Comm(ABC):
 
     @abstractmethod
     def pause(self) -> None:
-        """Deliver no more frames until ``resume``; the sender is slowed down by the transport."""
+        """Deliver no more frames until ``resume``; the transport slows the sender down."""
 
     @abstractmethod
     def resume(self) -> None: ...
@@ -82,7 +83,7 @@ class Comm(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """Send what is queued (for at most some seconds), then close. Idempotent."""
+        """Send what is queued, for at most a few seconds, then close. Idempotent."""
 
     @abstractmethod
     def abort(self) -> None:
@@ -96,26 +97,27 @@ RefusalHandler: TypeAlias = Callable[[str], None]
 
 
 class Listener(ABC):
-    #: Where it listens (``tcp://0.0.0.0:8786``), and what others should connect to (``tcp://10.0.0.3:8786``).
+    #: Where it listens (``tcp://0.0.0.0:8786``), and where others connect to (``tcp://10.0.0.3:8786``).
     listen_address: str
     contact_address: str
 
     @abstractmethod
     async def stop(self) -> None:
-        """Accept no more. Comms that are open stay open."""
+        """Accept no more connections. Open comms stay open."""
 
 
 @dataclass(frozen=True)
 class CommLimits:
-    """Bounds that hold before anything is decoded. Bytes and seconds."""
+    """Limits that are checked before anything is decoded, in bytes and seconds."""
 
     max_body_bytes: int = 2**30
     max_buffer_bytes: int = 2**40
     max_buffers: int = 2**20
     handshake_timeout_s: float = 10.0
-    #: Connections that have not authenticated themselves yet.
+    #: How many connections may be in their handshake, that is, not authenticated yet.
     max_unauthenticated: int = 256
-    #: When there are as many, one of the host that has most of them makes room; for another of that host only after this long.
+    #: At that number, a connection of the host that has the most of them makes room for a new one; for a new one of
+    #: the same host only after this long.
     handshake_patience_s: float = 0.5
 
 

@@ -1,4 +1,4 @@
-"""A connection to a worker as workers and clients use it for data: many requests under way, answered in any order."""
+"""The connection over which workers and clients exchange data with a worker: many requests under way, answered in any order."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from treadle.utils.buffers import Buffers
 
 
 class PeerConnection:
-    """One worker. For the thread of the running loop."""
+    """A connection to one worker. To be used in the thread of the running loop only."""
 
     def __init__(self, comm: Comm) -> None:
         self.comm = comm
@@ -27,7 +27,7 @@ class PeerConnection:
         return not self._waiting
 
     async def ask(self, message: GetData | PutData, buffers: Sequence[Buffer] = ()) -> tuple[WorkerToPeer, list[Buffer]]:
-        """The answer, and the buffers beside it; the message gets a number. Raises CommClosedError."""
+        """Number the message and send it; the answer and the buffers beside it. Raises CommClosedError."""
         if self.comm.closed:
             raise CommClosedError(f"the connection to {self.comm.peer_address} is closed")
         self._count += 1
@@ -48,7 +48,7 @@ class PeerConnection:
                 count = sum([block.buffers for block in message.blocks])
                 mine = beside.take(count)
                 if len(mine) != count:
-                    raise PeerProtocolError(f"an answer names {count} buffers and came with {len(mine)}")
+                    raise PeerProtocolError(f"an answer announces {count} buffers but came with {len(mine)}")
             future = self._waiting.get(message.request)
             if future is not None and not future.done():
                 future.set_result((message, mine))

@@ -1,4 +1,4 @@
-"""Coming back to a scheduler whose connection broke, for every kind of party that has one."""
+"""Reconnect to a scheduler after the connection broke; for workers, clients and nannies alike."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Final
 
 from treadle.exceptions import AuthenticationError, VersionError
 
-#: Parties that lost the same scheduler come back within so many seconds of each other.
+#: Parties that lost the same scheduler spread their attempts over this many seconds.
 SPREAD_S: Final = 0.2
-#: How long a scheduler may take to welcome one.
+#: How long a scheduler may take to welcome a party, in seconds.
 WELCOME_S: Final = 30.0
 
 
 class Refused(Exception):
-    """Who came back is not taken, and need not try again. The text says why."""
+    """The scheduler does not take this party back, and another attempt would be useless. The text says why."""
 
 
 async def come_back(attempt: Callable[[float], Awaitable[None]], *, grace_s: float, why: str) -> str | None:
-    """Connect and register by ``attempt(seconds left)``, for ``grace_s`` seconds and as often as it takes.
+    """Call ``attempt(seconds left)``, which connects and registers, until it succeeds or ``grace_s`` seconds are over.
 
-    ``attempt`` raises OSError for what may pass, AuthenticationError, VersionError and ``Refused`` for what will not.
-    Returns None when it succeeded, else why it did not; ``why`` when nothing better was heard.
+    ``attempt`` raises OSError for a failure that may pass, and AuthenticationError, VersionError or ``Refused`` for one that
+    will not. Returns None on success, else the reason: that of the last attempt, or ``why`` if no attempt gave one.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + grace_s
@@ -33,7 +33,7 @@ async def come_back(attempt: Callable[[float], Awaitable[None]], *, grace_s: flo
             await attempt(remaining_s)
         except (AuthenticationError, VersionError, Refused) as error:
             return str(error)
-        except OSError as error:  # TimeoutError and CommClosedError are ones, too
+        except OSError as error:  # also TimeoutError and CommClosedError, which derive from it
             why = str(error) or why
         else:
             return None

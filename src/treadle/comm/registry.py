@@ -1,4 +1,4 @@
-"""Transports by URI scheme, and the two calls that everybody uses: ``listen`` and ``connect``."""
+"""The transports by URI scheme, and the two calls that everybody uses: ``listen`` and ``connect``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from treadle.exceptions import AuthenticationError, PeerProtocolError, VersionEr
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two attempts to connect, at first and at most; each is shortened at random by up to a half.
+#: Seconds between two attempts to connect, at first and at most; each pause is shortened at random by up to a half.
 _FIRST_DELAY_S = 0.05
 _LONGEST_DELAY_S = 1.5
 
@@ -21,7 +21,7 @@ _backends: dict[str, Backend] = {}
 
 
 def register(scheme: str, backend: Backend, has_port: bool = True) -> None:
-    """Make a transport available under ``scheme://``; ``has_port``: its addresses are a host and a port."""
+    """Make a transport available under ``scheme://``. ``has_port``: whether its addresses are a host and a port."""
     _backends[scheme] = backend
     add_scheme(scheme, has_port)
 
@@ -50,7 +50,7 @@ async def listen(
 ) -> Listener:
     """Accept connections; ``handler`` gets each one that has proved that it knows the secret.
 
-    Raises OSError that names the address (port in use), ValueError for an address that is none.
+    Raises OSError that names the address (for instance when the port is in use), ValueError for an invalid address.
     """
     address = normalize_address(address)
     return await backend(parse_address(address)[0]).listen(address, handler, session, secret, limits, refused)
@@ -64,10 +64,10 @@ async def connect(
     limits: CommLimits = CommLimits(),
     timeout_s: float,
 ) -> Comm:
-    """Connect and prove oneself; tries again, for ``timeout_s``, while nobody listens there.
+    """Connect and authenticate. Tries again for up to ``timeout_s`` seconds while nobody listens there.
 
-    Raises AuthenticationError and VersionError at once, OSError with the address and the timeout in its text,
-    ValueError for an address that is none.
+    Raises AuthenticationError and VersionError at once; OSError after the timeout, with the address and the timeout in its
+    text; ValueError for an invalid address.
     """
     address = normalize_address(address)
     transport = backend(parse_address(address)[0])
@@ -82,7 +82,7 @@ async def connect(
         except (AuthenticationError, VersionError):
             raise
         except TimeoutError:
-            pass  # ours; a transport's own is a CommClosedError
+            pass  # our deadline; a transport's own timeout is a CommClosedError
         except OSError as error:
             if isinstance(error.__cause__, PeerProtocolError):
                 raise

@@ -1,4 +1,4 @@
-"""The cluster's secret: who it is handed over by, where it is kept, where it is looked for."""
+"""The cluster's secret: how users pass it, where it is kept, where it is looked for."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _TLS_ARGUMENTS: Final = frozenset(
 
 @dataclass(frozen=True)
 class Secret:
-    """What the parties of a cluster share, and where it came from (for messages)."""
+    """The secret that the parties of a cluster share, and where it was found (for error messages)."""
 
     value: bytes = field(repr=False)
     source: str
@@ -45,10 +45,10 @@ def create_secret() -> str:
 
 
 class Security:
-    """How the parties of a cluster prove themselves to each other: ``secret``, or ``secret_file`` that holds one.
+    """How the parties of a cluster authenticate each other: by ``secret``, or by the one in ``secret_file``.
 
-    With neither, the secret is looked for where ``find_secret`` says. Whoever knows it may run code in the cluster,
-    and a short one can be guessed: ``Security.temporary()`` makes a good one. Connections are authenticated
+    With neither, the secret is looked for in the places that ``find_secret`` lists. Whoever knows the secret can run code
+    in the cluster, and a short one can be guessed: ``Security.temporary()`` makes a good one. Connections are authenticated
     but not encrypted: TLS is not available yet, and asking for it raises NotImplementedError.
     """
 
@@ -76,7 +76,7 @@ class Security:
 
     @classmethod
     def temporary(cls) -> Security:
-        """With a new random secret that nobody else knows; for a cluster that lives and dies with this process."""
+        """A ``Security`` with a new random secret that nobody else knows; for a cluster that lives and dies with this process."""
         return cls(secret=create_secret())
 
     def __repr__(self) -> str:
@@ -94,10 +94,10 @@ def _clean(text: str | bytes, source: str) -> bytes:
 
 
 def find_secret(security: Security | None, settings: SecretSettings, scheduler_file_secret: str | None = None) -> Secret:
-    """The first of: ``security``, the scheduler file, TREADLE_SECRET, the config, the secret file.
+    """The first secret found in: ``security``, the scheduler file, TREADLE_SECRET, the config, the secret file.
 
-    Raises AuthenticationError that names all of these when there is none, PermissionError for a file that others
-    can read, FileNotFoundError for a ``secret_file`` of ``security`` that is not there.
+    Raises AuthenticationError that names all of these places when none has a secret, PermissionError for a file that others
+    can read, FileNotFoundError when the ``secret_file`` of ``security`` does not exist.
     """
     if security is not None and security.secret is not None:
         return Secret(security.secret, "Security(secret=...)")
@@ -117,12 +117,12 @@ def find_secret(security: Security | None, settings: SecretSettings, scheduler_f
         looked = "; ".join(["Security(secret=..., secret_file=...)", *(source for _, source in places), str(settings.file)])
         raise AuthenticationError(
             f"no secret found to authenticate with. Looked, in this order, at: {looked}. "
-            f"Take the secret of the scheduler (it is in its secret file) and set TREADLE_SECRET to it, or copy that file"
+            f"Set TREADLE_SECRET to the scheduler's secret (it is in the scheduler's secret file), or copy that file here"
         ) from None
 
 
 def ensure_secret_file(path: Path) -> Secret:
-    """The secret in that file, which is made on first use: readable by its owner only, whole or not there at all.
+    """The secret in the file ``path``. A missing file is created with a new secret, readable by its owner only.
 
     Raises PermissionError for a file that others can read.
     """
@@ -132,7 +132,7 @@ def ensure_secret_file(path: Path) -> Secret:
     except FileNotFoundError:
         pass
     make_directories(path.parent)
-    # Written beside and linked into place: whoever comes at the same time sees a whole secret, and one of them wins.
+    # Written under another name and linked into place: of several processes that do so at once one wins, and all read a whole secret.
     draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
         _write_new(draft)
@@ -166,4 +166,4 @@ def _read(path: Path) -> Secret:
             data = file.read()
         if data.strip() or time.monotonic() > deadline:
             return Secret(_clean(data, source), source)
-        time.sleep(0.01)  # where links are missing, another process may be about to write it
+        time.sleep(0.01)  # empty: on a file system without links, another process may be about to write the secret

@@ -1,7 +1,7 @@
 """``tcp://host:port``: frames over non-blocking sockets that the event loop only watches.
 
-Small frames are read many at a time through a staging area that all comms of a thread share; what is large goes straight
-from the kernel into its own memory, and straight from its own memory to the kernel.
+Small frames are read many at a time through a staging area that all comms of a thread share. Large buffers are received
+from the kernel directly into their final memory, and sent directly from where they are.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from treadle.exceptions import CommClosedError, PeerProtocolError
 logger = logging.getLogger(__name__)
 
 STAGING_BYTES = 256 * 1024
-#: One wake-up of the loop moves about this much for one comm, so that a busy peer does not starve the others.
+#: One wake-up of the loop moves about this many bytes for one comm, so that a busy peer does not starve the others.
 _TURN_BYTES = 4 * 1024 * 1024
 #: Pieces in one system call; the kernel's own limit is 1024.
 _MAX_PIECES = 512
-#: A host that did not answer when the same was sent to it so often in a row is gone: that takes some seconds, where the way there
-#: takes milliseconds. The kernel's own limit, a quarter of an hour, is meant for networks. (With TCP_USER_TIMEOUT a connection
-#: would also end when the process there just does not read for a while: it may be busy.)
+#: A host is given up after this many unanswered retransmissions in a row: some seconds, where a round trip takes milliseconds.
+#: The kernel's own limit, a quarter of an hour, is meant for networks that come back. (TCP_USER_TIMEOUT would also end a connection
+#: whose process just does not read for a while: it may be busy.)
 _MOST_ATTEMPTS = 5
 _LOOK_S = 1.0
-#: ``close`` waits this long for its frames to go out, and then this long for the other side to take them.
+#: ``close`` waits this long for its frames to be sent, and then this long for the other side to read them.
 _DRAIN_S = 5.0
 _LINGER_S = 1.0
-#: Only there its layout is known.
+#: The layout of ``struct tcp_info`` is known on Linux only.
 _TCP_INFO: int | None = getattr(socket, "TCP_INFO", None) if sys.platform == "linux" else None
 
 
@@ -49,7 +49,7 @@ _staging = _Staging()
 
 
 class _Watch:
-    """Looks at all comms of a loop now and then: is anybody there still?"""
+    """Checks from time to time, for all comms of a loop, whether the other host still answers."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -93,9 +93,9 @@ class TcpComm(Comm):
         self._fd = sock.fileno()
         self._limits = limits
         self._reader = FrameReader(limits)
-        #: Frames read and not yet delivered, in order.
+        #: Frames that were read and not yet delivered, in order.
         self._frames: deque[Frame] = deque()
-        #: Ends the comm once all of ``_frames`` are delivered.
+        #: Set at the end of the stream, to the error or None: the comm ends with it once all of ``_frames`` are delivered.
         self._end: tuple[Exception | None] | None = None
         self._queue: deque[Buffer] = deque()
         self._unsent = 0
@@ -106,7 +106,7 @@ class TcpComm(Comm):
         self._error: Exception | None = None
         self._paused = False
         self._reading = self._writing = self._delivering = False
-        #: No more frames are delivered or taken; set by ``close``, and when the socket is closed.
+        #: No more frames are delivered or accepted; set by ``close``, and when the socket is closed.
         self._closed = False
         self._socket_closed = False
         self._notified = False
@@ -125,7 +125,7 @@ class TcpComm(Comm):
 
     def start(self, on_frame: FrameHandler, on_closed: ClosedHandler) -> None:
         if self._on_frame is not None:
-            raise RuntimeError("the comm was started before")
+            raise RuntimeError("the comm was started already")
         self._on_frame, self._on_closed = on_frame, on_closed
         if self._socket_closed:
             self._loop.call_soon(self._notify)
@@ -143,7 +143,7 @@ class TcpComm(Comm):
         self._watch()
 
     def _watch(self) -> None:
-        """Read if and only if frames are wanted and none are left to deliver (or if ``close`` waits for the end)."""
+        """Watch the socket if and only if frames are wanted and none is left to deliver, or ``close`` waits for the end of the stream."""
         if self._socket_closed:
             return
         wanted = self._peer_ended is not None or (
@@ -156,7 +156,7 @@ class TcpComm(Comm):
         self._reading = wanted
 
     def _on_readable(self) -> None:
-        """One turn of reading. What is large is read on for a while: each call gets what the kernel holds."""
+        """One turn of reading. A large part is read on for a while, because each call returns only what the kernel holds."""
         if not self._reading:
             return
         if self._peer_ended is not None:
@@ -186,7 +186,7 @@ class TcpComm(Comm):
             self._deliver()
 
     def _read(self, frames: list[Frame]) -> int:
-        """One system call; appends the frames that are complete with it. Returns the count of bytes, 0 at the end."""
+        """Make one system call and append the frames that it completes. Returns the number of bytes, 0 at the end of the stream."""
         staging = _staging
         reader = self._reader
         target = reader.target
@@ -214,7 +214,7 @@ class TcpComm(Comm):
         return lost
 
     def _deliver(self) -> None:
-        """Hand over what was read, as long as nobody pauses or closes the comm, then end if the stream did."""
+        """Deliver the frames that were read, until somebody pauses or closes the comm; then end the comm if the stream has ended."""
         if self._delivering:
             return
         frames, on_frame = self._frames, self._on_frame
@@ -299,7 +299,7 @@ class TcpComm(Comm):
             self._loop.remove_writer(self._fd)
 
     def _writing_failed(self, error: OSError) -> None:
-        """The other side is gone. What it said last may still be unread, so the reading side ends the comm."""
+        """The other side is gone. Its last frames may still be unread, so the reading side ends the comm."""
         self._write_error = error
         self._queue.clear()
         self._unsent = 0
@@ -342,12 +342,12 @@ class TcpComm(Comm):
                 waiter.set_exception(error)
 
     def look(self) -> None:
-        """Give up a host that does not answer any more."""
+        """Close the comm if the other host has stopped answering."""
         if self._socket_closed:
             return
         assert _TCP_INFO is not None
         try:
-            # The third byte of struct tcp_info: how often the same was sent again. An answer of the kernel there sets it back.
+            # The third byte of struct tcp_info counts retransmissions. An answer of the other host's kernel resets it.
             attempts = self._sock.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, 8)[2]
         except OSError:
             return
@@ -371,20 +371,20 @@ class TcpComm(Comm):
         try:
             async with asyncio.timeout(_DRAIN_S):
                 await self._drained(0)
-            # Closing a socket that still receives would reset it, and what was just sent would be lost.
+            # Closing a socket with unread data would reset the connection, and the frames sent last would be lost.
             self._sock.shutdown(socket.SHUT_WR)
             self._peer_ended = self._loop.create_future()
             self._watch()
             async with asyncio.timeout(_LINGER_S):
                 await self._peer_ended
-        except OSError:  # TimeoutError and CommClosedError are ones, too
+        except OSError:  # also TimeoutError and CommClosedError, which derive from it
             pass
         finally:
             self._finish(None)
-        await asyncio.sleep(0)  # on_closed has been called when this returns
+        await asyncio.sleep(0)  # so that on_closed has been called when this returns
 
     def _discard(self) -> None:
-        """Read and forget until the other side has closed, too."""
+        """Read and drop data until the other side has closed, too."""
         assert self._peer_ended is not None
         try:
             ended = not self._sock.recv_into(_staging.view)
@@ -400,7 +400,7 @@ class TcpComm(Comm):
         self._finish(None)
 
     def _finish(self, error: Exception | None) -> None:
-        """Close the socket and tell, soon; the first call counts."""
+        """Close the socket and schedule ``on_closed``; only the first call has an effect."""
         self._closed = True
         if self._socket_closed:
             return

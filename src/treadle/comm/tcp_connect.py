@@ -1,4 +1,4 @@
-"""How a ``tcp://`` comm comes to be: listening, connecting, and the handshake on a fresh socket."""
+"""How a ``tcp://`` comm is made: listening, connecting, and the handshake on a new socket."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ SCHEME = "tcp"
 _BACKLOG = 2048
 #: Connections accepted in one wake-up of the loop.
 _ACCEPTS_A_TURN = 32
-#: Out of file descriptors: accept again after this long.
+#: When file descriptors run out, accepting resumes after this many seconds.
 _ACCEPT_PAUSE_S = 1.0
-#: Connections that had to make room for others are told of together, after this long.
+#: Connections that had to make room for others are reported together, after this many seconds.
 _REPORT_S = 1.0
-#: The kernel asks a silent host whether it is there after so many seconds, again after so many, and so often. Its kernel answers,
-#: however busy or stopped its processes are. Of a host that is sent something see ``treadle.comm.tcp``.
+#: The kernel probes a silent host after this many seconds of silence, again after this many, and at most this often. The other kernel
+#: answers even if its processes are busy or stopped. For a host that data is being sent to, see ``_MOST_ATTEMPTS`` in ``treadle.comm.tcp``.
 _KEEP_ALIVE = (("TCP_KEEPIDLE", 4), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", 3))
 
 
@@ -46,7 +46,7 @@ def _socket_address(name: Any) -> str:
 
 
 async def _resolve(address: str, flags: int = 0) -> list[Any]:
-    """What ``getaddrinfo`` says, IPv4 first. Raises OSError that names the address, ValueError for an invalid one."""
+    """The results of ``getaddrinfo``, IPv4 first. Raises OSError that names the address, ValueError for an invalid address."""
     host, port = parse_host_port(parse_address(address)[1], 0)
     loop = asyncio.get_running_loop()
     try:
@@ -57,7 +57,7 @@ async def _resolve(address: str, flags: int = 0) -> list[Any]:
 
 
 async def _receive_exactly(sock: socket.socket, size: int) -> bytes:
-    """Raises EOFError with the bytes that came when the other side ends before."""
+    """Raises EOFError, with the bytes that arrived, when the other side closes before ``size`` bytes."""
     loop = asyncio.get_running_loop()
     data = b""
     while len(data) < size:
@@ -100,7 +100,7 @@ async def _open(family: int, kind: int, protocol: int, target: Any) -> socket.so
         _prepare(sock)
         await asyncio.get_running_loop().sock_connect(sock, target)
         if sock.getsockname() == sock.getpeername():
-            # Nobody listens: the kernel chose the very port we ask for as our own and connected us to ourselves.
+            # Nobody listens: the kernel chose the target port as our own and connected us to ourselves.
             raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
     except BaseException:
         sock.close()
@@ -134,15 +134,15 @@ async def _introduce(sock: socket.socket, address: str, introduction: Introducti
 async def listen(
     address: str, handler: CommHandler, session: bytes, secret: bytes, limits: CommLimits, refused: RefusalHandler
 ) -> Listener:
-    """Listen on the first of the host's addresses; port 0 means any that is free."""
-    ListenerHandshake(session, secret, bytes(NONCE_BYTES))  # refuses an invalid session or secret now, not at the first peer
+    """Listen on the first of the host's addresses; port 0 takes any free port."""
+    ListenerHandshake(session, secret, bytes(NONCE_BYTES))  # an invalid session or secret fails now, not with the first peer
     family, kind, protocol, _, target = (await _resolve(address, socket.AI_PASSIVE))[0]
     sock = socket.socket(family, kind, protocol)
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            # [::] stands for IPv4, too, as it does for other servers.
+            # [::] includes IPv4, as with other servers.
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if target[0] == "::" else 1)
         sock.bind(target)
         sock.listen(_BACKLOG)
@@ -172,7 +172,6 @@ class TcpListener(Listener):
         self._limits = limits
         self._refused = refused
         self._admission = Admission(limits.max_unauthenticated, limits.handshake_patience_s)
-        #: The handshakes under way.
         self._handshakes: dict[Handshake, tuple[asyncio.Task[None], socket.socket]] = {}
         self._report: asyncio.TimerHandle | None = None
         self._retry: asyncio.TimerHandle | None = None
@@ -194,7 +193,7 @@ class TcpListener(Listener):
                 timer.cancel()
         self._loop.remove_reader(self._sock.fileno())
         self._sock.close()
-        # The handler runs inside a handshake's task, and may be the one that stops the listener.
+        # The handler runs inside a handshake's task and may itself stop the listener: that task must not wait for itself.
         others = [place for place, (task, _sock) in self._handshakes.items() if task is not asyncio.current_task()]
         await asyncio.gather(*[self._close_handshake(place) for place in others], return_exceptions=True)
 
@@ -207,7 +206,7 @@ class TcpListener(Listener):
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                # Mostly: too many open files. Watching on would spin.
+                # Mostly too many open files. The socket stays readable, so watching it would spin.
                 logger.error("%s cannot accept connections for now: %s", self.listen_address, error)
                 self._loop.remove_reader(self._sock.fileno())
                 place = self._admission.first_to_go()
@@ -229,7 +228,7 @@ class TcpListener(Listener):
                 sock.send(busy_answer(self._session))
                 sock.close()
                 return
-        except OSError:  # it is gone already
+        except OSError:  # the peer is gone already
             sock.close()
             return
         self._handshakes[place] = self._loop.create_task(self._shake_hands(sock, peer_address, place)), sock
@@ -238,18 +237,18 @@ class TcpListener(Listener):
         task, sock = self._handshakes.pop(place)
         self._admission.leave(place)
         task.cancel()
-        # One that has not begun yet runs nothing of its own that could close it.
+        # A task that is cancelled before it begins runs none of its code, so it cannot close the socket itself.
         task.add_done_callback(lambda _task: sock.close())
         return task
 
     def _report_crowd(self, count: int) -> None:
-        """Once for many: a line for each connection would be one more way to do harm."""
+        """Log one line for many connections: a line for each would be one more way to do harm."""
         self._report = None
         admission = self._admission
         evicted, admission.evicted = admission.evicted, 0
         refused, admission.refused = admission.refused, 0
         self._refused(
-            f"{count} connections were in their handshake: closed {evicted} that took too long or came from the host with most of them, "
+            f"{count} connections were in their handshake: closed {evicted} that took too long or came from the host with the most, "
             f"and had no room for {refused} more"
         )
 
@@ -277,8 +276,8 @@ class TcpListener(Listener):
             refusal = str(error)
         except EOFError as error:
             sock.close()
-            if error.args[0]:  # one that says nothing at all only looked whether somebody listens
-                self._refused(f"refused {peer_address}: it ended in the middle of the handshake")
+            if error.args[0]:  # a peer that says nothing at all only probes whether somebody listens
+                self._refused(f"refused {peer_address}: it closed the connection in the middle of the handshake")
             return
         except OSError:
             sock.close()
@@ -294,7 +293,7 @@ class TcpListener(Listener):
         try:
             self._handler(comm)
         except Exception:
-            logger.exception("the connection of %s could not be taken", peer_address)
+            logger.exception("the connection of %s could not be accepted", peer_address)
             comm.abort()
 
 

@@ -1,4 +1,4 @@
-"""A snapshot takes the place of all segments before it: written aside, synced, then renamed, so that there is always a whole journal."""
+"""Write a snapshot, which replaces all segments before it: under another name, synced, then renamed; so the journal is always whole."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from treadle.utils.private import create_private
 
 
 def write_snapshot(directory: Directory, number: int, header: Header, records: Iterable[tuple[Buffer, Sequence[Buffer]]]) -> int:
-    """Write ``records`` (body, buffers) as the segment ``number``; its size in bytes. What it replaces is left to ``Directory.tidy``.
+    """Write ``records`` (body, buffers) as the segment ``number`` and return its size in bytes. ``Directory.tidy`` removes the
+    segments that it replaces.
 
-    Raises OSError, and then nothing has changed.
+    Raises OSError; then nothing has changed.
     """
     path = directory.new_path_of(number)
     size = 0

@@ -1,4 +1,4 @@
-"""The directory of a journal: one scheduler at a time, segments by number, a snapshot that makes older ones superfluous."""
+"""The directory of a journal: for one scheduler at a time, with numbered segments and snapshots that replace older segments."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _LOCK: Final = "lock"
 
 
 class Directory:
-    """A journal's directory, locked against other processes until ``close`` (or the end of this process).
+    """A journal's directory, locked against other processes until ``close`` or the end of this process.
 
-    Without ``lock`` somebody else holds the lock and answers for what is done here.
+    ``lock=False``: the caller holds the lock by other means.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, lock: bool = True) -> None:
-        """Makes the directory if need be. Raises JournalError that says what is wrong with it."""
+        """Create the directory if it is missing. Raises JournalError that says why the directory cannot be used."""
         self.path = Path(path).expanduser().absolute()
         self._lock = -1
         if not lock:
@@ -60,7 +60,7 @@ class Directory:
             os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
 
     def _close_to_others(self) -> None:
-        """What is there already is for its owner only from here on, and nobody else has put it there."""
+        """Take others' access to existing files away. Raises JournalError for a file that belongs to another user."""
         try:
             for path in self.path.iterdir():
                 if path.suffix in (_SUFFIX, _NEW) or path.name == _LOCK:
@@ -69,7 +69,7 @@ class Directory:
             raise JournalError(f"the journal in {self.path} cannot be used: {error.strerror or error}") from error
 
     def _check_space(self) -> None:
-        """Whether a block can be written at all, before any work is accepted."""
+        """Check that a block can be written, before any work is accepted. Raises JournalError."""
         probe = self.path / ("probe" + _NEW)
         try:
             probe.unlink(missing_ok=True)
@@ -86,11 +86,11 @@ class Directory:
         return self.path / f"{number:010d}{_SUFFIX}"
 
     def new_path_of(self, number: int) -> Path:
-        """Where a snapshot is written before it is whole."""
+        """Where a snapshot is written until it is complete."""
         return self.path / f"{number:010d}{_SUFFIX}{_NEW}"
 
     def numbers(self) -> list[int]:
-        """The segments that are there, oldest first. Raises JournalError for a name that is none."""
+        """The numbers of the existing segments, oldest first. Raises JournalError for a file whose name is no segment's."""
         found: list[int] = []
         for path in self.path.iterdir():
             if path.suffix == _SUFFIX:
@@ -100,13 +100,13 @@ class Directory:
         return sorted(found)
 
     def read(self, number: int) -> Segment:
-        """Raises JournalError for what is no segment of this version."""
+        """The segment of that number. Raises JournalError for a file that is no segment of this version."""
         return Segment(self.path_of(number))
 
     def segments(self, below: int | None = None) -> list[tuple[int, Segment]]:
-        """(number, segment) of those that count, oldest first: the last snapshot and all that follow it.
+        """(number, segment) of the segments that a reader needs, oldest first: the last snapshot and all that follow it.
 
-        ``below``: of those with smaller numbers only.
+        ``below``: consider only segments with smaller numbers.
         """
         found: list[tuple[int, Segment]] = []
         for number in reversed(self.numbers()):
@@ -119,7 +119,7 @@ class Directory:
         return found[::-1]
 
     def tidy(self) -> None:
-        """Remove what no reader needs: segments in front of the last snapshot, and snapshots that were never finished."""
+        """Remove what no reader needs: segments before the last snapshot, and unfinished snapshots."""
         for path in list(self.path.iterdir()):
             if path.suffix == _NEW:
                 path.unlink(missing_ok=True)
@@ -130,7 +130,7 @@ class Directory:
         self.sync()
 
     def cut(self, segment: Segment) -> None:
-        """Cut the torn tail off a segment that was read to its end; one without a header goes away."""
+        """Cut the torn tail off a segment that was read to its end; remove a segment without a header."""
         if segment.header is None:
             segment.path.unlink(missing_ok=True)
         elif segment.good_bytes < segment.size:
@@ -149,7 +149,7 @@ class Directory:
                 os.close(descriptor)
 
     def close(self) -> None:
-        """Let another scheduler have it. Idempotent."""
+        """Release the lock, so that another scheduler can use the directory. Idempotent."""
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1

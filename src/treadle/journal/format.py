@@ -1,4 +1,4 @@
-"""The bytes of a segment: a header that says which journal this is, then records, each with two checksums. No I/O.
+"""The bytes of a segment: a header that identifies the journal, then records, each with two checksums. No I/O.
 
 Layout, little-endian::
 
@@ -6,9 +6,9 @@ Layout, little-endian::
     record:   u32 marker | u64 length | u64 synced | u32 number of buffers | u32 CRC-32 of the content | u32 CRC-32 of these | content
     content:  u64 length of each buffer ... | body | buffers ...
 
-``marker`` is random for each segment, so that a record can be found behind damage. ``synced`` is how many bytes of the
-segment were known to be on disk when the record was written: damage in front of that place is no torn tail.
-A snapshot ends with a record whose body is empty; no other has an empty body.
+``marker`` is random for each segment, so that records behind damage can be found. ``synced`` is how many bytes of the
+segment were known to be on disk when the record was written: damage before that place is no torn tail.
+A snapshot ends with a record whose body is empty; no other record has an empty body.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ RECORD_HEADER_BYTES: Final = _RECORD.size
 class Header(msgspec.Struct, array_like=True, frozen=True):
     """What a segment says of itself."""
 
-    #: The scheduler that wrote it, and how often the journal had been opened for writing.
+    #: The scheduler that wrote the segment, and how often the journal had been opened for writing by then.
     scheduler_id: str
     epoch: int
     marker: int
-    #: Whether it stands for everything before it.
+    #: Whether the segment is a snapshot, which replaces all segments before it.
     snapshot: bool
-    #: The release that wrote it, for people.
+    #: The release of treadle that wrote it, for people.
     release: str
 
 
@@ -58,9 +58,9 @@ def pack_header(header: Header) -> bytes:
 
 
 def unpack_header(data: Buffer, name: str) -> tuple[Header, int] | None:
-    """The header and its length in bytes; None when the file ends before its header does.
+    """The header and its length in bytes; None when the file ends inside its header.
 
-    Raises JournalError that names the file for anything that is not such a header.
+    Raises JournalError, which names the file, for anything that is not such a header.
     """
     magic = bytes(data[: len(MAGIC)])
     if not MAGIC.startswith(magic):
@@ -107,7 +107,7 @@ def pack_record(marker: int, synced: int, body: Buffer, buffers: Sequence[Buffer
 
 
 class Record:
-    """What is found at a place of a segment. ``end`` is where the next one begins."""
+    """One record of a segment. ``end`` is where the next record begins."""
 
     __slots__ = ("body", "buffers", "end", "synced")
 
@@ -119,7 +119,7 @@ class Record:
 
 
 def unpack_record(data: memoryview, start: int, marker: int) -> Record | None:
-    """The record that begins at ``start``; None when there is no whole and undamaged one."""
+    """The record that begins at ``start``; None when no whole and undamaged record is there."""
     begin = start + _RECORD.size
     if begin > len(data):
         return None
@@ -143,5 +143,5 @@ def unpack_record(data: memoryview, start: int, marker: int) -> Record | None:
 
 
 def marker_bytes(marker: int) -> bytes:
-    """How a record begins."""
+    """The bytes that every record of a segment with this marker begins with."""
     return _CHECKSUM.pack(marker)

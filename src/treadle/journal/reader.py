@@ -1,4 +1,4 @@
-"""Read the segments of a journal. A torn tail is where it ends; damage anywhere else is an error that names file and place."""
+"""Read the segments of a journal. A torn tail ends the journal; damage anywhere else is an error that names the file and the place."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from treadle.journal.format import Header, Record, marker_bytes, unpack_header, 
 
 
 class Segment:
-    """One file. Iterate over ``records`` to the end; afterwards ``good_bytes`` of ``size`` bytes are sound."""
+    """One file of a journal. Iterate over ``records`` to the end; then the first ``good_bytes`` of its ``size`` bytes are sound."""
 
     def __init__(self, path: Path, data: memoryview | None = None) -> None:
-        """``data``: what is in it, where there is no file of that name. Raises JournalError for what is no segment of this version,
-        OSError for what cannot be read."""
+        """``data``: the content, if it is not in a file. Raises JournalError for content that is no segment of this version,
+        OSError when the file cannot be read."""
         self.path = path
         self._data = _contents(path) if data is None else data
         self.size = len(self._data)
         found = unpack_header(self._data, str(path))
-        #: None when the process died before the header was written: nothing can be in it.
+        #: None when the process died before it had written the header; then the segment holds no record.
         self.header: Header | None = None if found is None else found[0]
         #: Length of the header and of the records that were read so far.
         self.good_bytes = 0 if found is None else found[1]
 
     def records(self, last: bool) -> Iterator[Record]:
-        """The records in order. ``last``: it is the newest segment, which may end in the middle of a record.
+        """The records in order. ``last``: this is the newest segment, which may end in the middle of a record.
 
-        Raises JournalError at a damaged record that cannot be the torn end of what was written last.
+        Raises JournalError at a damaged record that cannot be the torn end of the last write.
         """
         header = self.header
         if header is None:
@@ -48,11 +48,11 @@ class Segment:
             if not whole:
                 yield record
         if header.snapshot and not whole:
-            # It was whole when it got its name.
+            # A snapshot was complete when it got its name.
             raise self._damaged()
 
     def _check_torn(self, marker: int) -> None:
-        """Raises unless what cannot be read may be torn: no later record knows it to have been on disk."""
+        """Raise unless the unreadable part may be a torn tail, that is, no later record says that it had been on disk."""
         wanted = marker_bytes(marker)
         whole = bytes(self._data[self.good_bytes + 1 :])
         at = whole.find(wanted)
@@ -64,7 +64,7 @@ class Segment:
 
     def _damaged(self) -> JournalError:
         return JournalError(
-            f"{self.path} is damaged at byte {self.good_bytes}: what was on disk there cannot be read any more. "
+            f"{self.path} is damaged at byte {self.good_bytes}: records that were safely on disk cannot be read any more. "
             "Restore the file from a copy, or name an empty directory to start anew"
         )
 

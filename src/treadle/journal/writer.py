@@ -1,7 +1,7 @@
-"""Append to a journal from an event loop: a thread of its own packs, writes and syncs, all turns since its last time at once.
+"""Append to a journal from an event loop: a separate thread packs, writes and syncs all records since its last pass at once.
 
-The loop never waits for the disk: ``append`` queues, and ``on_durable`` tells later how many records are safe. When the disk
-refuses, what was not written is kept and tried again every second, and ``on_failure`` tells why, and when it is over.
+The loop never waits for the disk: ``append`` queues a record, and ``on_durable`` reports later how many records are safe. When
+a write fails, its records are kept and written again every second; ``on_failure`` reports the reason, and later the recovery.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from treadle.journal.format import Buffer, Header, pack_header, pack_record
 from treadle.utils.background import start_thread
 from treadle.utils.private import create_private
 
-#: Shortest time between two syncs, seconds. Nobody but the acknowledgement of submissions waits for one.
+#: Shortest time between two syncs, in seconds. Only the acknowledgement of submissions waits for a sync.
 PAUSE_S: Final = 0.05
 RETRY_S: Final = 1.0
 _LARGE_BYTES: Final = 2**18
@@ -26,7 +26,7 @@ _sync = getattr(os, "fdatasync", os.fsync)
 
 
 class Rotation:
-    """In the queue: what follows goes to a new segment of that number. ``done``: the old one is whole and on disk."""
+    """An entry of the queue: the records behind it go to a new segment ``number``. ``done`` is called once the old one is on disk."""
 
     def __init__(self, number: int, done: Callable[[], None]) -> None:
         self.number = number
@@ -34,11 +34,11 @@ class Rotation:
 
 
 class Writer:
-    """Appends to the segment ``number`` of ``directory``, which must not be there yet.
+    """Appends to the segment ``number`` of ``directory``, which must not exist yet.
 
-    ``call_soon`` hands a callback to the loop's thread (``loop.call_soon_threadsafe``); ``on_durable`` gets the number of
-    records, since the writer was made, that are on disk; ``on_failure`` a text, or None when the disk takes data again.
-    Raises JournalError when the segment cannot be made.
+    ``call_soon`` hands a callback to the loop's thread (``loop.call_soon_threadsafe``). ``on_durable`` gets the number of
+    records that are on disk, counted since the writer was made. ``on_failure`` gets the reason why the disk refuses data, or
+    None when it accepts data again. Raises JournalError when the segment cannot be created.
     """
 
     def __init__(
@@ -58,11 +58,11 @@ class Writer:
         self._call_soon = call_soon
         self._on_durable = on_durable
         self._on_failure = on_failure
-        #: Records queued and not yet taken by the thread; under ``_changed``.
+        #: Records that the thread has not taken yet; guarded by ``_changed``.
         self._queue: list[tuple[Buffer, Sequence[Buffer]] | Rotation] = []
         self._changed = threading.Condition()
         self._closing = threading.Event()
-        #: Records appended, and on disk; bytes written since the last ``rotate``, estimated when they are queued.
+        #: How many records were appended, and how many are on disk; bytes since the last ``rotate``, estimated when they are queued.
         self.appended = 0
         self.durable = 0
         self.nbytes = 0
@@ -79,31 +79,31 @@ class Writer:
     # ------------------------------------------------------------------------------------- the loop's thread
 
     def append(self, body: Buffer, buffers: Sequence[Buffer] = ()) -> int:
-        """Queue a record; its number, from 1. The memory must not change until it is durable."""
+        """Queue a record and return its number, from 1. Its memory must not change until the record is durable."""
         self._queue.append((body, buffers))
         self.appended += 1
         self.nbytes += len(body) + sum(map(len, buffers)) + 32
         return self.appended
 
     def commit(self) -> None:
-        """The turn is over: what was queued may be written."""
+        """The turn is over: the thread may write the records that were queued."""
         if self._queue:
             with self._changed:
                 self._changed.notify()
 
     def rotate(self, number: int, done: Callable[[], None]) -> None:
-        """Records appended from here on go to a new segment. ``done`` is called in the loop when all before is on disk."""
+        """Further records go to the new segment ``number``. ``done`` is called in the loop when all earlier records are on disk."""
         self._queue.append(Rotation(number, done))
         self.nbytes = 0
         self.commit()
 
     @property
     def failure(self) -> str | None:
-        """Why nothing can be written at the moment."""
+        """Why nothing can be written at the moment; None when all is well."""
         return self._failure
 
     def close(self, timeout_s: float = 5.0) -> None:
-        """Write what is queued, for at most that long, and end. Blocks. Idempotent."""
+        """Write what is queued, for at most ``timeout_s`` seconds, and end the thread. Blocks. Idempotent."""
         self._closing.set()
         with self._changed:
             self._changed.notify()
@@ -125,7 +125,7 @@ class Writer:
             os.close(self._file)
             path.unlink(missing_ok=True)
             raise
-        #: Bytes of the segment that are written in whole records, and that are on disk.
+        #: Bytes of the segment that were written as whole records, and bytes that are on disk.
         self._written = self._synced = len(header)
 
     def _run(self) -> None:
@@ -136,7 +136,7 @@ class Writer:
                     self._changed.wait()
                 taken = len(self._queue)
                 records += self._queue[:taken]
-                # The loop appends without the lock: remove just what was taken.
+                # The loop appends without the lock: remove only what was taken.
                 del self._queue[:taken]
                 closing = self._closing.is_set()
             if records:
@@ -165,7 +165,7 @@ class Writer:
                     _write_all(self._file, pieces)
                     _sync(self._file)
                 except OSError:
-                    # Nothing of it may stand before the next attempt.
+                    # The next attempt must not leave a part of this one in front of it.
                     os.lseek(self._file, self._written, os.SEEK_SET)
                     os.ftruncate(self._file, self._written)
                     raise
@@ -181,7 +181,7 @@ class Writer:
                 self._report(lambda done: done(), rotation.done)
 
     def _pack(self, records: Sequence[tuple[Buffer, Sequence[Buffer]] | Rotation]) -> tuple[list[Buffer], int, Rotation | None]:
-        """What to write for the records up to the next rotation, how many these are, and that rotation, if there is one."""
+        """The pieces to write for the records up to the next rotation, the number of these records, and that rotation or None."""
         pieces: list[Buffer] = []
         count = 0
         for record in records:
@@ -200,11 +200,11 @@ class Writer:
         try:
             self._call_soon(lambda: callback(argument))
         except RuntimeError:
-            pass  # the loop is closed: nobody is left to be told
+            pass  # the loop is closed: nobody is left to report to
 
 
 def _write_all(file: int, pieces: Sequence[Buffer]) -> None:
-    """In few calls and without copies of what is large. Raises OSError."""
+    """Write with few system calls and without copying large pieces. Raises OSError."""
     small: list[Buffer] = []
     size = 0
     for piece in pieces:

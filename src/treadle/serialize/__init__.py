@@ -1,1 +1,1 @@
-"""User values <-> frames. Only clients, workers and nannies come here; the scheduler passes payloads through unread."""
+"""User values <-> frames. Only clients, workers and nannies use this room; the scheduler passes payloads through unread."""

@@ -1,4 +1,4 @@
-"""What other processes cannot import, pickled by value: cloudpickle, and what it leaves out."""
+"""Pickle by value what other processes cannot import: cloudpickle, and what cloudpickle leaves out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LruCache = type(functools.lru_cache(int))
 
 
 def dumps(value: Any, *, buffer_callback: Callable[[Any], Any] | None = None) -> bytes:
-    """As ``cloudpickle.dumps`` with protocol 5; functions under ``functools.cache`` travel with what they wrap, and an empty cache."""
+    """As ``cloudpickle.dumps`` with protocol 5; a ``functools.cache`` travels with the function it wraps, and empty."""
     with io.BytesIO() as file:
         _Pickler(file, protocol=5, buffer_callback=buffer_callback).dump(value)
         return file.getvalue()
@@ -27,7 +27,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     def reducer_override(self, obj: Any) -> Any:
         if type(obj) is _LruCache and _is_only_here(obj):
             parameters = obj.cache_parameters()
-            # In two steps: the function may call itself by the name that the cache has.
+            # In two steps, because a recursive function refers to its own cached version.
             return _cached, (parameters["maxsize"], parameters["typed"]), obj.__wrapped__, None, None, _fill
         if "xarray.backends" in sys.modules:
             found = reduce_lock(obj) if type(obj) is LockType else reduce_store(obj)
@@ -37,7 +37,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
 
 def _is_only_here(function: Any) -> bool:
-    """Whether others cannot import it by its name, or shall not."""
+    """Whether other processes cannot import the function by its name, or are not supposed to."""
     module = getattr(function, "__module__", None) or ""
     if module in ("__main__", "__mp_main__") or "<" in getattr(function, "__qualname__", "<"):
         return True
@@ -45,7 +45,7 @@ def _is_only_here(function: Any) -> bool:
 
 
 class _Delegate:
-    """Calls a function that is known later."""
+    """Calls a function that is set later."""
 
     __slots__ = ("function",)
     function: Callable[..., Any]

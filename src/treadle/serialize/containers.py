@@ -1,6 +1,6 @@
-"""Containers of users' types with other items in them: futures in the place of values, values in the place of futures.
+"""Copy containers of users' types with other items: futures in place of values, or values in place of futures.
 
-Lists, tuples, sets, dicts, and all that derives from them; what else such an object holds stays with it.
+For lists, tuples, sets, dicts and types derived from them. A copy keeps the other attributes of the object.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-#: What they may derive from.
+#: The builtin types that such a container is, or derives from.
 KINDS = (dict, list, tuple, set, frozenset)
 
 
 def emptied(container: Any) -> Any:
-    """One of the same type, with the same attributes and no items; of what cannot be changed later, its type. Raises TypeError."""
+    """A container of the same type with the same attributes and no items; for an immutable container, its type. Raises TypeError."""
     kind = type(container)
     if isinstance(container, (tuple, frozenset)):
         return kind
@@ -22,12 +22,12 @@ def emptied(container: Any) -> Any:
         empty = copy.copy(container)
         empty.clear()
     except Exception as error:
-        raise TypeError(f"a {kind.__qualname__} cannot be copied, so that its items could be replaced: {error}") from error
+        raise TypeError(f"a {kind.__qualname__} holds futures but cannot be copied to replace them: {error}") from error
     return empty
 
 
 def refilled(empty: Any, items: Any) -> Any:
-    """What ``emptied`` gave, with these items: a dict's mapping, else a sequence. May change ``empty``."""
+    """The result of ``emptied``, filled with ``items``: a mapping for a dict, else a sequence. May change ``empty``."""
     if isinstance(empty, type):
         return empty(*items) if hasattr(empty, "_fields") else empty(items)
     if isinstance(empty, dict):

@@ -1,17 +1,17 @@
-"""Says what in a value cannot be pickled, for the text of the error."""
+"""Find the part of a value that cannot be pickled, for the text of the error."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-#: Bounds of the search: parts looked at on one level, and levels.
+#: Bounds of the search: parts that are examined on one level, and levels.
 _MAX_PARTS: Final = 200
 _MAX_DEPTH: Final = 8
 
 
 def describe(value: Any, can_be_pickled: Callable[[Any], bool], cause: BaseException, name: str = "value") -> str:
-    """Names the value's type, the part of it that is to blame (``value['lock']``), and the reason."""
+    """A text that names the value's type, the part that is to blame (``value['lock']``), and the reason."""
     path, culprit = _search(value, can_be_pickled, name)
     text = f"cannot pickle {_type_name(value)} object"
     if culprit is not value:
@@ -20,7 +20,7 @@ def describe(value: Any, can_be_pickled: Callable[[Any], bool], cause: BaseExcep
 
 
 def _search(value: Any, can_be_pickled: Callable[[Any], bool], path: str) -> tuple[str, Any]:
-    """The smallest part that cannot be pickled by itself, and how to get there from the value."""
+    """The path from the value to its smallest part that cannot be pickled, and that part."""
     for _ in range(_MAX_DEPTH):
         for number, (step, part) in enumerate(_parts(value)):
             if number >= _MAX_PARTS:
@@ -34,7 +34,7 @@ def _search(value: Any, can_be_pickled: Callable[[Any], bool], path: str) -> tup
 
 
 def _parts(value: Any) -> Iterator[tuple[str, Any]]:
-    """What a value consists of, each with the step that leads there."""
+    """The parts of a value, each with the step that leads to it."""
     if isinstance(value, dict):
         for key, part in value.items():
             yield f"[{_brief(key)}]", part
@@ -53,7 +53,7 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _variables(function: Any) -> Iterator[tuple[str, Any]]:
-    """What a function brings along: its closure, the globals it uses, its defaults."""
+    """What a function takes along into its pickle: its closure, the globals that it uses, its defaults."""
     code = function.__code__
     for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=False):
         try:
@@ -68,7 +68,7 @@ def _variables(function: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _state(value: Any) -> Iterator[tuple[str, Any]]:
-    """What an object is made of, as it would tell pickle."""
+    """What an object consists of, as its ``__reduce_ex__`` tells pickle."""
     if isinstance(value, type):
         return
     try:

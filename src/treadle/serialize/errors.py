@@ -1,4 +1,4 @@
-"""Exceptions <-> ``TaskError``: the exception with its causes and tracebacks where they can be pickled, always as text."""
+"""Exceptions <-> ``TaskError``: the exception with its causes and tracebacks if they can be pickled, and always their text."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from treadle.messages.base import TaskError
 Frames: TypeAlias = list[tuple[str, str, int, str]]
 
 _PACKAGE: Final = Path(__file__).parent.parent
-#: Frames from here are of no interest to users when they are the outermost ones.
+#: The outermost frames are left out of a traceback while they are in these folders: users do not care about them.
 _OWN: Final = (str(_PACKAGE / "worker"), str(_PACKAGE / "serialize"))
-#: From a deeper traceback (endless recursion) the middle is left out.
+#: A deeper traceback (endless recursion) loses its middle.
 _MAX_FRAMES: Final = 100
 _MAX_CAUSES: Final = 20
-#: An exception that is larger travels as text only: the scheduler keeps it.
+#: An exception with a larger pickle travels as text only, because the scheduler keeps it in memory.
 _MAX_EXCEPTION_BYTES: Final = 10_000_000
 
 
 class _Link(NamedTuple):
-    """One exception of a chain: how it was raised, and by which of its relations the next one is reached."""
+    """One exception of a chain: how it was raised, and which of its relations leads to the next one."""
 
     exception: bytes
     text: str
@@ -39,9 +39,9 @@ class _Link(NamedTuple):
 
 
 def dump_error(error: BaseException, max_length: int = 10_000) -> TaskError:
-    """Never raises. Texts are cut to ``max_length`` characters.
+    """The exception as a ``TaskError``. Never raises. Texts are cut to ``max_length`` characters.
 
-    ``exception`` is empty when the exception cannot be pickled or not be unpickled again. Tracebacks begin where
+    ``exception`` is empty when the exception cannot be pickled, or its pickle cannot be loaded. Tracebacks begin where
     treadle's own frames end.
     """
     trace = _skip_own(error.__traceback__)
@@ -62,12 +62,12 @@ def dump_error(error: BaseException, max_length: int = 10_000) -> TaskError:
 
 
 def load_error(error: TaskError) -> BaseException:
-    """The exception, with tracebacks and causes; an ``Exception`` with the text when it cannot be unpickled here."""
+    """The exception with its tracebacks and causes; an ``Exception`` with the text when it cannot be unpickled here."""
     result: BaseException | None = None
     if error.exception:
         try:
             loaded = pickle.loads(error.exception)
-            # The scheduler's own errors are a bare exception: it has no chain of causes to tell.
+            # An error made by the scheduler is a bare exception, without a chain of causes.
             result = loaded if isinstance(loaded, BaseException) else _load_chain(loaded)
         except Exception as failure:
             result = Exception(error.exception_text)
@@ -79,7 +79,7 @@ def load_error(error: TaskError) -> BaseException:
 
 
 def load_traceback(error: TaskError) -> TracebackType | None:
-    """The frames where it was raised; None when there are none."""
+    """The traceback of the place where the exception was raised; None when its frames are not known."""
     try:
         return _traceback(pickle.loads(error.traceback)) if error.traceback else None
     except Exception:
@@ -101,7 +101,7 @@ def _chain(error: BaseException, data: bytes) -> list[_Link]:
             following, relation = (None if current.__suppress_context__ else current.__context__), "context"
         if following is None or id(following) in seen or len(links) + 1 >= _MAX_CAUSES:
             following, relation = None, ""
-        frames = _frames(_skip_own(current.__traceback__)) if links else []  # the first one's travel beside
+        frames = _frames(_skip_own(current.__traceback__)) if links else []  # the first one's are in ``TaskError.traceback``
         links.append(_Link(data, _describe(current), frames, relation, current.__suppress_context__))
         if following is None:
             return links
@@ -130,7 +130,7 @@ def _load_chain(links: list[tuple[Any, ...]]) -> BaseException:
 
 
 def _dump_exception(error: BaseException) -> bytes:
-    """Empty when it cannot be pickled, or not be unpickled to the same type."""
+    """The exception's pickle; empty when it cannot be pickled, or would not be unpickled to the same type."""
     for candidate in (error, _Rebuilt(error)):
         try:
             file = io.BytesIO()
@@ -144,8 +144,8 @@ def _dump_exception(error: BaseException) -> bytes:
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """Pickles an exception as it reduces itself. Libraries register other ways for exceptions (tblib's takes along
-    the tracebacks of the whole chain), which would double what is sent here already."""
+    """Pickles an exception by its own ``__reduce_ex__``. Libraries register other reducers for exceptions; that of tblib
+    includes the tracebacks of the whole chain, which are sent here already."""
 
     def __init__(self, file: io.BytesIO, error: BaseException) -> None:
         super().__init__(file, protocol=5)
@@ -160,7 +160,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 class _Rebuilt:
     """Pickles as an exception of the same type, arguments and attributes, made without a call of its ``__init__``.
 
-    Many exception classes take other arguments than they pass on to ``Exception``, and could not be unpickled else.
+    Many exception classes take other arguments than they pass on to ``Exception``, and could not be unpickled otherwise.
     """
 
     def __init__(self, error: BaseException) -> None:
@@ -181,7 +181,7 @@ def _rebuild(kind: type[BaseException], args: tuple[Any, ...], attributes: dict[
 
 
 def _skip_own(trace: TracebackType | None) -> TracebackType | None:
-    """Without treadle's own frames at the beginning; all of it when there are no others."""
+    """The traceback without treadle's own frames at its beginning; all of it when there are no other frames."""
     rest = trace
     while rest is not None and rest.tb_frame.f_code.co_filename.startswith(_OWN):
         rest = rest.tb_next
@@ -203,7 +203,8 @@ def _traceback(frames: Frames) -> TracebackType | None:
     trace: TracebackType | None = None
     for filename, name, line, module in reversed(frames):
         code = _nothing.__code__.replace(co_filename=filename, co_name=name, co_qualname=name, co_firstlineno=line)
-        # A frame that was never run. One of a function that raised would lead back to its callers, and keep all that they hold.
+        # The frame of a generator that was never run: that of a function that raised would refer to its callers and keep
+        # alive all that they hold.
         generator = FunctionType(code, {"__name__": module, "__file__": filename})()
         trace = TracebackType(trace, generator.gi_frame, 0, line)
     return trace
@@ -229,7 +230,7 @@ def _describe(error: BaseException) -> str:
 
 
 def _format(error: BaseException, trace: TracebackType | None) -> str:
-    """As Python prints it, causes included."""
+    """The exception as Python prints it, including its causes."""
     try:
         return "".join(traceback.format_exception(type(error), error, trace))
     except Exception:
@@ -237,7 +238,7 @@ def _format(error: BaseException, trace: TracebackType | None) -> str:
 
 
 def _cut(text: str, max_length: int, keep_end: bool) -> str:
-    """At most ``max_length`` characters and a note; of a traceback the end says more than the beginning."""
+    """At most ``max_length`` characters and a note. ``keep_end``: keep the end, which says more in a traceback."""
     if len(text) <= max_length:
         return text
     missing = len(text) - max_length

@@ -1,13 +1,13 @@
-"""Nodes of dask graphs as calls: a function that many tasks share, and what is this task's own, in few bytes.
+"""Nodes of dask graphs as calls: a function that many tasks share, and the few bytes that are a task's own.
 
-The own part is a list of *parts*, one for each argument, of builtin types only so that it pickles and loads fast:
+A task's own arguments are a list of *parts*, one for each argument, of builtin types only so that it pickles and loads fast:
 
-- an ``int`` is the value of the dependency at that position in the row's ``dependencies``;
-- a tuple of one is the constant in it;
-- a list is something nested: a kind, then its parts (of a call: the function, positional parts, parts by name or None;
-  of a constant that is copied for each call, which only fused tasks have: the constant).
+- an ``int`` stands for the value of the dependency at that position in the row's ``dependencies``;
+- a tuple with one item stands for that constant;
+- a list stands for something nested: a kind, then its parts. For a call these are the function, the positional parts, and the
+  parts by name or None. For a constant that is copied for each call, which occurs in fused tasks only, it is the constant.
 
-A fused chain of tasks (``_execute_subgraph``) is a function of what it is made of, a ``Subgraph``: planned once, called often.
+A fused chain of tasks (``_execute_subgraph``) becomes a function, a ``Subgraph``: planned once, called often.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _KINDS: Final[dict[type, int]] = {List: LIST, Tuple: TUPLE, Set: SET, Dict: DICT
 
 
 class Unusual(Exception):
-    """A node of a kind that has no place among the parts: it travels as it is."""
+    """The node is of a kind that cannot be written as parts: it travels as a whole."""
 
 
 def parts_of(args: Sequence[Any], places: dict[Any, int]) -> list[Any]:
-    """The parts of these arguments. ``places``: position by key; keys that are new there are added. Raises Unusual."""
+    """The parts that stand for these arguments. ``places``: position by key; new keys are added to it. Raises Unusual."""
     return [part_of(argument, places) for argument in args]
 
 
@@ -56,7 +56,7 @@ def part_of(value: Any, places: dict[Any, int]) -> Any:
 
 
 def is_direct(parts: list[Any], count: int) -> bool:
-    """Whether the parts are just the values of ``count`` dependencies, in order."""
+    """Whether the parts are exactly the values of the ``count`` dependencies, in order."""
     return parts == _IN_ORDER[:count] if count < len(_IN_ORDER) else parts == list(range(count))
 
 
@@ -93,14 +93,14 @@ def _nested(part: list[Any], values: Sequence[Any]) -> Any:
 
 
 def is_fused(node: Task) -> bool:
-    """Whether the first three arguments of its call say what a ``Subgraph`` is made of."""
+    """Whether the node is a fused chain: the first three arguments of its call are those of a ``Subgraph``."""
     return node.func is _execute_subgraph and len(node.args) >= 3 and not node.kwargs and type(node.args[0]) is dict
 
 
 class Subgraph:
     """Several tasks that run as one: the value of ``outkey`` in ``nodes``, called with the values of ``inkeys``.
 
-    ``nodes`` are looked at when it is first called. Raises what they raise.
+    ``nodes`` are planned at the first call. A call raises what the nodes raise.
     """
 
     __slots__ = ("_plan", "inkeys", "nodes", "outkey")
@@ -119,7 +119,7 @@ class Subgraph:
         if plan is None:
             plan = self._plan = self._planned()
         values: list[Any] = [*inputs, *[None] * len(plan)]
-        if not plan:  # it is one of its inputs
+        if not plan:  # the result is one of the inputs
             return inputs[self.inkeys.index(self.outkey)]
         result: Any = None
         for slot, (parts, last_uses) in enumerate(plan, len(inputs)):
@@ -130,7 +130,7 @@ class Subgraph:
         return result
 
     def _planned(self) -> list[tuple[list[Any], list[int]]]:
-        """([part], slots whose value nobody needs afterwards) for each task that the result needs, dependencies first."""
+        """([part], slots whose value is not needed after this task) for each task that the result needs, dependencies first."""
         places: dict[Any, int] = {key: position for position, key in enumerate(self.inkeys)}
         steps: list[list[Any]] = []
         for key in self._needed(places):
@@ -138,7 +138,7 @@ class Subgraph:
             own = dict(places)
             steps.append([_unshared(part_of(node, own))])
             if len(own) > len(places):
-                raise KeyError(f"the fused task {self.outkey!r} needs {list(own)[len(places) :]}, which is not in it")
+                raise KeyError(f"the fused task {self.outkey!r} needs {list(own)[len(places) :]}, which the graph does not contain")
             places[key] = len(places)
         last: dict[int, int] = {}
         for at, parts in enumerate(steps):
@@ -147,7 +147,7 @@ class Subgraph:
         return [(parts, [slot for slot, last_at in last.items() if last_at == at]) for at, parts in enumerate(steps)]
 
     def _needed(self, given: Mapping[Any, int]) -> list[Any]:
-        """Keys, dependencies before dependents, the result last."""
+        """The keys that the result needs, dependencies before dependents, the result last."""
         ordered: dict[Any, None] = {}
         stack: list[tuple[Any, bool]] = [(self.outkey, False)]
         while stack:
@@ -161,7 +161,7 @@ class Subgraph:
 
 
 def _unshared(part: Any) -> Any:
-    """The part, such that no call gets a container of constants that another one has got."""
+    """The part, changed so that no two calls get the same container of constants."""
     if type(part) is tuple:
         return [COPY, part[0]] if _has_container(part[0]) else part
     if type(part) is not list or part[0] == COPY:
@@ -178,7 +178,7 @@ def _has_container(value: Any) -> bool:
 
 
 def _copied(value: Any) -> Any:
-    """Lists, dicts and sets, at every depth, are others."""
+    """The value with copies of its lists, dicts and sets, at every depth."""
     kind = type(value)
     if kind is list:
         return [_copied(item) for item in value]
@@ -204,7 +204,7 @@ def _slots(parts: Sequence[Any]) -> list[int]:
 
 
 class Renamed:
-    """A graph node that knows some of what it depends on by other keys: called, as a node is, with values by key."""
+    """A graph node whose dependencies have other keys in the node than in the cluster. Called, like a node, with values by key."""
 
     __slots__ = ("_names", "_node")
 
@@ -220,10 +220,10 @@ class Renamed:
 
 
 def alias(value: Any) -> Any:
-    """The function of a task that is another name of its dependency."""
+    """The function of a task that is only another name for its dependency."""
     return value
 
 
 def call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """The function of a task that brings its own."""
+    """The function of a task whose first argument is the function to call."""
     return function(*args, **kwargs)

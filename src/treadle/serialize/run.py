@@ -1,4 +1,4 @@
-"""``Client.run``: call a function that came pickled in a ``RunFunction``, in the server it was sent to."""
+"""``Client.run``: call the function of a ``RunFunction`` in the server that received it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from treadle.serialize.errors import dump_error
 
 
 async def run_function(request: RunFunction, given: Mapping[str, Any], max_error_length: int = 10_000) -> tuple[bytes, TaskError | None]:
-    """Call it on the event loop, await it if it is a coroutine function: the pickled result, or how it failed.
+    """Call the function on the event loop, and await it if it is a coroutine function: (the pickled result, its error or None).
 
-    Of ``given`` it gets those that its signature names and the caller did not pass: ``{"dask_worker": worker}``.
+    The function also gets those of ``given``, such as ``{"dask_worker": worker}``, that its signature names and the caller did
+    not pass.
     """
     try:
         function, args, kwargs = pickle.loads(request.payload)
@@ -30,7 +31,7 @@ async def run_function(request: RunFunction, given: Mapping[str, Any], max_error
 def _wanted(function: Any, given: Mapping[str, Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     try:
         parameters = inspect.signature(function).parameters
-    except (TypeError, ValueError):  # a builtin that does not say
+    except (TypeError, ValueError):  # a builtin without a signature
         return {}
     return {name: value for name, value in given.items() if name in parameters and name not in kwargs}
 

@@ -1,4 +1,4 @@
-"""How large a value is in memory, and what its type is called."""
+"""The size of a value in memory, and the name of its type."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any, Final
 
 from dask.sizeof import sizeof as _dask_sizeof
 
-#: For what does not know its own size.
+#: The estimate for a value whose size cannot be told.
 _DEFAULT_BYTES: Final = 1024
 _FIXED: Final[dict[type, int]] = {int: 28, float: 24, bool: 28, type(None): 16, complex: 32}
 _OWN_SIZE: Final = frozenset([str, bytes, bytearray])
-#: A dict with so many entries is looked at whole, one with more is sampled.
+#: A dict with at most this many entries is measured whole, a larger one is sampled.
 _FEW: Final = 64
-#: What pandas' objects weigh beside their data: a block of columns or a series, an index, a label.
+#: Bytes of pandas' objects besides their data: a block of columns or a series, an index, a label.
 _FRAME_BYTES: Final = 1200
 _INDEX_BYTES: Final = 400
 _LABEL_BYTES: Final = 60
 
 
 def sizeof(value: Any) -> int:
-    """Bytes, estimated; at least 1. Never raises."""
+    """The estimated size in bytes, at least 1. Never raises."""
     kind = type(value)
     fixed = _FIXED.get(kind)
     if fixed is not None:
@@ -51,8 +51,8 @@ def _of_value(value: Any) -> int:
     return int(_dask_sizeof(value))
 
 
-# dask makes a Series of each column and looks at samples of each index, which takes longer than most tasks on small frames.
-# None: there are Python objects in it, which have to be sampled.
+# dask makes a Series of each column and samples each index, which takes longer than most tasks on small frames.
+# The functions below return None for data with Python objects, which have to be sampled.
 
 
 def _of_frame(frame: Any) -> int | None:
@@ -95,7 +95,7 @@ _PANDAS: Final[dict[str, Callable[[Any], int | None]]] = {"DataFrame": _of_frame
 
 
 def type_name(value: Any) -> str:
-    """``"int"``, ``"numpy.ndarray"``: with its module unless that is builtins."""
+    """``"int"``, ``"numpy.ndarray"``: the type's name, with its module unless that is builtins."""
     kind = type(value)
     if kind.__module__ == "builtins":
         return kind.__qualname__

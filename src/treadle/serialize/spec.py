@@ -21,12 +21,12 @@ from treadle.serialize.nodes import evaluate, evaluate_named, is_direct
 from treadle.serialize.values import PROTOCOL, Buffer, dumps, loads, travels_by_value
 
 _PLAIN: Final = frozenset([int, float, str, bytes, bool, type(None)])
-#: Call it directly: the hot path of ``map``.
+#: Called directly on the hot path of ``map``.
 _pickle = pickle.dumps
 
 
 def dumps_function(function: Callable[..., Any]) -> bytes:
-    """By reference where the other side can import it, by value else. Raises TypeError with its name and the reason."""
+    """Pickle a function by reference if the other side can import it, else by value. Raises TypeError with its name and the reason."""
     try:
         data = pickle.dumps(function, PROTOCOL)
         if not travels_by_value(data):
@@ -45,7 +45,7 @@ def dumps_function(function: Callable[..., Any]) -> bytes:
 
 
 class Unshared:
-    """A function that a call could change: each call gets one of its own, unpickled for it. Raises what that raises."""
+    """A function that a call could change: it is unpickled anew for each call. A call raises what unpickling and the function raise."""
 
     __slots__ = ("_body",)
 
@@ -60,12 +60,12 @@ class Unshared:
 
 
 def dumps_unshared(body: bytes) -> bytes:
-    """The pickle of a function that is unpickled anew for each call; ``body`` is its own."""
+    """The pickle of an ``Unshared`` function; ``body`` is the pickle of the function itself."""
     return pickle.dumps(Unshared(body), PROTOCOL)
 
 
 def loads_function(data: Buffer) -> Callable[..., Any]:
-    """Raises what unpickling raises, TypeError when it is nothing to call."""
+    """The function. Raises what unpickling raises, and TypeError when the object is not callable."""
     function = pickle.loads(data)
     if not callable(function):
         raise TypeError(f"a function was expected, got {type(function).__qualname__}")
@@ -73,7 +73,7 @@ def loads_function(data: Buffer) -> Callable[..., Any]:
 
 
 def dumps_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[bytes, list[Buffer]]:
-    """The payload of a call, and its large buffers. Raises TypeError that says which argument cannot be pickled."""
+    """The payload of a call and its large buffers. Raises TypeError that names the argument that cannot be pickled."""
     if kwargs:
         return _dump_call([args, kwargs], args, kwargs)
     for argument in args:
@@ -114,12 +114,12 @@ def dumps_parts(parts: list[Any], named: dict[str, Any] | None, count: int) -> t
 
 
 def _flat(parts: list[Any], named: dict[str, Any] | None) -> bool:
-    """Whether all of them are constants."""
+    """Whether all parts are constants."""
     return all([type(part) is tuple for part in parts]) and (not named or all([type(part) is tuple for part in named.values()]))
 
 
 def call_with(function: Callable[..., Any], payload: Buffer, buffers: Sequence[Buffer], values: Sequence[Any]) -> Any:
-    """Call it as the payload says; ``values`` are those of the task's dependencies, in order.
+    """Call ``function`` with the arguments of the payload; ``values`` are those of the task's dependencies, in order.
 
     Raises what unpickling and the function raise.
     """
@@ -137,7 +137,7 @@ def call_with(function: Callable[..., Any], payload: Buffer, buffers: Sequence[B
 
 
 def dumps_node(node: Any) -> tuple[bytes, list[Buffer]]:
-    """A graph node (``dask._task_spec.GraphNode``). Raises TypeError that says what in it cannot be pickled."""
+    """The payload of a graph node (``dask._task_spec.GraphNode``) and its buffers. Raises TypeError that names what cannot be pickled."""
     return dumps(node)
 
 

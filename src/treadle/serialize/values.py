@@ -1,4 +1,4 @@
-"""Values <-> a pickle and the large buffers beside it (protocol 5, out of band)."""
+"""Values <-> a pickle and the large buffers beside it (pickle protocol 5, out of band)."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Buffer: TypeAlias = bytes | bytearray | memoryview
 PROTOCOL: Final = 5
 #: Smaller buffers stay inside the pickle: a frame of their own costs more than the copy.
 _SMALL_BUFFER_BYTES: Final = 4096
-#: A pickle over this becomes a buffer itself, so that no copy of it is made on the way.
+#: A larger pickle becomes a buffer itself, so that it is not copied on the way.
 _BESIDE_BYTES: Final = 2**20
 #: Pickles longer than this are not unpickled in a loop's thread.
 _LONG_BYTES: Final = 1_000_000
-#: Values up to this size are pickled together, up to so much in one block.
+#: Values up to this size are pickled together, up to this many bytes in one block.
 _SMALL_VALUE_BYTES: Final = 2**16
 _BLOCK_BYTES: Final = 2**24
 
@@ -31,7 +31,7 @@ _PLAIN: Final = frozenset([int, float, bool, type(None), str, complex])
 
 
 class _Beside:
-    """Pickles as a call of ``function`` with these buffers, out of band."""
+    """Pickles as a call of ``function`` with these buffers, which stay out of band."""
 
     def __init__(self, function: Callable[..., Any], *buffers: Buffer) -> None:
         self._function = function
@@ -60,7 +60,7 @@ def dumps(value: Any) -> tuple[bytes, list[Buffer]]:
 
 
 def _dump_or_explain(value: Any, culprit: Any) -> tuple[bytes, list[Buffer]]:
-    """As ``dumps``, the error speaks of ``culprit``."""
+    """As ``dumps``, with an error that speaks of ``culprit``."""
     try:
         data, buffers = _dump(value)
     except Exception as error:
@@ -69,7 +69,7 @@ def _dump_or_explain(value: Any, culprit: Any) -> tuple[bytes, list[Buffer]]:
 
 
 def _slim(data: bytes, buffers: list[Buffer]) -> tuple[bytes, list[Buffer]]:
-    """A pickle that is short, with a long one beside it."""
+    """Turn a long pickle into a short one with the long one as a buffer beside it."""
     if len(data) <= _BESIDE_BYTES:
         return data, buffers
     return _dump_plainly(_Beside(_load_beside, data, *buffers))
@@ -109,7 +109,7 @@ def _dump_plainly(value: Any) -> tuple[bytes, list[Buffer]]:
 
 def _collector(buffers: list[Buffer]) -> Callable[[pickle.PickleBuffer], bool]:
     def keep(buffer: pickle.PickleBuffer) -> bool:
-        """Whether to leave it in the pickle; else it is taken out, as flat bytes."""
+        """True: leave the buffer in the pickle. False: it was taken out, as flat bytes."""
         raw = buffer.raw()
         if raw.nbytes < _SMALL_BUFFER_BYTES:
             return True
@@ -127,23 +127,23 @@ def _can_be_pickled(value: Any) -> bool:
     return True
 
 
-#: What a value may be and its pickle may have to go along with other news.
+#: The largest size of a value, and of its pickle, that travels inside the report of its task.
 SMALL_BYTES: Final = 1024
 
 
 def dumps_small(value: Any, nbytes: int) -> bytes:
-    """The pickle of a value that is small and of a kind of which that can be told; else nothing."""
+    """The pickle of a small value of a simple type; empty for any other."""
     if nbytes > SMALL_BYTES or not _is_simple(value, 2):
         return b""
     try:
         data = pickle.dumps(value, PROTOCOL)
-    except Exception:  # of a subclass' making; who asks for the value is told
+    except Exception:  # a subclass' own fault; whoever asks for the value gets the error
         return b""
     return data if len(data) <= SMALL_BYTES else b""
 
 
 def _is_simple(value: Any, depth: int) -> bool:
-    """Whether all that a pickle of it holds is in its size, and everybody can load it."""
+    """Whether the pickle is about as large as the value, and every process can load it."""
     kind = type(value)
     if kind in _PLAIN or kind is bytes:
         return True
@@ -195,7 +195,7 @@ class _Packed:
         self.failed: list[tuple[int, TaskError]] = []
 
     def add(self, ids: list[int], values: list[Any]) -> None:
-        """All in one block; when that fails, one by one, so that a bad value harms nobody else."""
+        """Pickle all values in one block; if that fails, one by one, so that a bad value harms no other."""
         if len(values) > 1:
             try:
                 data, buffers = _slim(*_dump(values))
@@ -219,7 +219,7 @@ class _Packed:
 
 
 class _Single:
-    """Pickles as ``[value]``, the bytes out of band when they are large."""
+    """Pickles as ``[value]``, with large bytes out of band."""
 
     def __init__(self, value: bytes) -> None:
         self._value = value
@@ -233,13 +233,13 @@ def _single(value: Any) -> list[Any]:
     return [value]
 
 
-#: In the pickle of a value that holds futures, and of one that has a long pickle beside it.
+#: Bytes that occur in the pickle of a value that holds futures, and in one with a long pickle beside it.
 _FUTURES: Final = b"treadle.client.futures"
 _LONG_BESIDE: Final = b"_load_beside"
 
 
 def belongs_in_a_thread(block: Block) -> bool:
-    """Whether a loop had better not unpack it: that may take long, or a client is to be connected first, which futures belong to."""
+    """Whether to unpack the block in a thread, not on the loop: it may take long, or connect a client for the futures in it."""
     data = block.pickle
     return len(data) > _LONG_BYTES or _FUTURES in data or _LONG_BESIDE in data
 
@@ -280,7 +280,7 @@ def pack_or_hand_over(ids: Sequence[int], values: Sequence[Any], sizes: Sequence
 
 
 def unpack_block(block: Block, buffers: Sequence[Buffer]) -> list[Any]:
-    """The values of ``block.ids``. Raises PeerProtocolError when they are not as many, and what unpickling raises."""
+    """The values of ``block.ids``, in order. Raises PeerProtocolError when the number is wrong, and what unpickling raises."""
     values = pickle.loads(block.pickle, buffers=buffers)
     if type(values) is not list or len(values) != len(block.ids):
         raise PeerProtocolError(f"a block of {len(block.ids)} values holds something else")

@@ -1,8 +1,8 @@
-"""Files that xarray writes: how the parts that tasks hold of them travel.
+"""Files that xarray writes: how tasks that write to them travel.
 
-``to_netcdf`` knows of schedulers with several processes only where dask.distributed is the one. With any other it leaves the file open
-in the client, and guards it with a ``threading.Lock``, which no pickle can take along. Here the client's file is closed when the first
-task leaves, and each task opens it, writes and closes it while it holds a lock that all processes respect.
+xarray's ``to_netcdf`` prepares a file for several processes only if the scheduler is dask.distributed. For any other it leaves the file
+open in the client and guards it with a ``threading.Lock``, which cannot be pickled. Here the client's file is closed when the first
+task is sent, and each task opens the file, writes and closes it while it holds a lock that all processes respect.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _STORES: Final = frozenset([("xarray.backends.netCDF4_", "NetCDF4DataStore"), ("
 
 
 def reduce_lock(lock: Any) -> Any:
-    """What stands for a ``threading.Lock`` in a pickle: None if it is not xarray's lock of a file."""
+    """How to pickle a ``threading.Lock`` that is xarray's lock of a file; None for any other lock."""
     for name, known in list(getattr(sys.modules.get(_LOCKS), "_FILE_LOCKS", {}).items()):
         if known is lock and isinstance(name, str):
             return lock_of_file, (name,)
@@ -25,7 +25,7 @@ def reduce_lock(lock: Any) -> Any:
 
 
 def reduce_store(store: Any) -> Any:
-    """What stands for an open file in a pickle: None if it is none of xarray's that is being written."""
+    """How to pickle an open file that xarray is writing; None for any other object."""
     kind = type(store)
     if (kind.__module__, kind.__name__) not in _STORES or getattr(store, "_mode", "r") == "r" or getattr(store, "autoclose", True):
         return None

@@ -1,1 +1,1 @@
-"""Leaf helpers, one subject a file; nothing here knows what a task is."""
+"""Leaf helpers, one subject per file. Nothing here knows what a task is."""

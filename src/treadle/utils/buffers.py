@@ -1,4 +1,4 @@
-"""Buffers that ride beside messages, in order: who says how many are its own takes them off the front."""
+"""Buffers that ride beside messages, in the messages' order: each message says how many are its own and takes them off the front."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ class Buffers(Generic[B]):
 
     @property
     def left(self) -> int:
-        """How many were not taken yet."""
+        """How many buffers were not taken yet."""
         return len(self._buffers) - self._at
 
     def take(self, count: int) -> list[B]:
-        """The next ``count`` of them, or as many as there are."""
+        """The next ``count`` buffers, or fewer if fewer are left."""
         first = self._at
         self._at = min(first + count, len(self._buffers))
         return list(self._buffers[first : self._at])
 
 
 def buffers_by_row(rows: Iterable[tuple[int, int]] | None, buffers: Sequence[B]) -> dict[int, list[B]]:
-    """``rows``: (row, how many are its own), in order; a row that is not named has none."""
+    """The buffers of each row. ``rows``: (row, number of its buffers), in order; a row that is not named has none."""
     found: dict[int, list[B]] = {}
     if rows:
         beside = Buffers(buffers)

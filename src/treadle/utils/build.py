@@ -7,6 +7,6 @@ from importlib.util import find_spec
 
 
 def is_compiled() -> bool:
-    """Whether the scheduler's core is (or, if nobody imported it yet, would be) a compiled extension module."""
+    """Whether the scheduler's core is a compiled extension module, or would be if it were imported."""
     spec = find_spec("treadle.scheduler.transitions.machine")
     return spec is not None and isinstance(spec.loader, ExtensionFileLoader)

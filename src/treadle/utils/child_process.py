@@ -1,7 +1,7 @@
-"""A subprocess whose end can be awaited on whatever event loop runs, whichever event loop policy is installed.
+"""A subprocess whose end can be awaited on any event loop, whichever event loop policy is installed.
 
-asyncio's own subprocesses ask the policy who waits for children, and a policy of another loop (``uvloop.install()``) has no answer
-for a loop of asyncio's.
+asyncio's own subprocesses ask the policy for a child watcher, and the policy of another loop (``uvloop.install()``) has none for
+asyncio's loops.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from treadle.utils.background import Background, start_thread
 
 
 class ChildProcess:
-    """Made on the loop that runs, without an await in between: there is no moment where it runs and nobody knows it."""
+    """Started by the constructor, on the running loop. No await comes in between, so the process never runs without an owner."""
 
     def __init__(self, arguments: list[str], **options: Any) -> None:
-        """``options`` as for ``subprocess.Popen``. Raises what that raises."""
+        """``options`` are those of ``subprocess.Popen``. Raises what ``Popen`` raises."""
         self._loop = asyncio.get_running_loop()
         self._process = subprocess.Popen(arguments, **options)
         self._ended: asyncio.Future[int] = self._loop.create_future()
         self._transports: list[asyncio.BaseTransport] = []
         self._connecting = Background(f"process {self._process.pid}")
-        #: What it writes, where a pipe was asked for; to be read on this loop.
+        #: What the process writes, if a pipe was asked for; to be read on this loop.
         self.stdout = self._reader(self._process.stdout)
         self.stderr = self._reader(self._process.stderr)
         self._watch_end()
@@ -39,18 +39,18 @@ class ChildProcess:
         return self._process.returncode
 
     async def wait(self) -> int:
-        """Until it has ended: its exit code."""
+        """Wait until the process has ended; its exit code."""
         return await asyncio.shield(self._ended)
 
     def send_signal(self, number: int) -> None:
-        """Nothing happens when it has ended."""
+        """Send a signal; does nothing when the process has ended."""
         self._process.send_signal(number)
 
     def kill(self) -> None:
         self._process.kill()
 
     def close(self) -> None:
-        """Give its pipes back, also when somebody else still holds their other ends."""
+        """Close the pipes, even if somebody else still holds their other ends."""
         self._connecting.cancel()
         for transport in self._transports:
             transport.close()
@@ -74,7 +74,7 @@ class ChildProcess:
     def _watch_end(self) -> None:
         try:
             descriptor = os.pidfd_open(self.pid)
-        except (AttributeError, OSError):  # not Linux, or an old one
+        except (AttributeError, OSError):  # not Linux, or an old kernel
             start_thread(f"child-{self.pid}", self._wait_in_thread)
         else:
             self._loop.add_reader(descriptor, self._on_end, descriptor)
@@ -89,7 +89,7 @@ class ChildProcess:
         try:
             self._loop.call_soon_threadsafe(self._settle, code)
         except RuntimeError:
-            pass  # the loop is closed, nobody waits any more
+            pass  # the loop is closed: nobody waits any more
 
     def _settle(self, code: int) -> None:
         if not self._ended.done():

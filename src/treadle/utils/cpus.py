@@ -8,6 +8,6 @@ from dask.system import CPU_COUNT
 
 
 def nprocesses_nthreads(n: int = CPU_COUNT) -> tuple[int, int]:
-    """``n`` threads in all: (processes, threads of each), where no process has more threads than there are processes."""
+    """Divide ``n`` threads: (processes, threads of each). No process has more threads than there are processes."""
     processes = n if n <= 4 else min(divisor for divisor in range(1, n + 1) if n % divisor == 0 and divisor >= math.sqrt(n))
     return processes, n // processes

@@ -1,4 +1,4 @@
-"""The event loop of a process that is nothing but a server."""
+"""The event loop of a process that only runs a server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def new_event_loop(kind: str) -> asyncio.AbstractEventLoop:
-    """``"asyncio"`` or ``"uvloop"`` (faster, and needs that package). Raises ValueError, ImportError with the way out."""
+    """A new loop: ``"asyncio"``, or ``"uvloop"`` (faster, needs that package). Raises ValueError, ImportError with the way out."""
     if kind == "asyncio":
         return asyncio.SelectorEventLoop()
     if kind != "uvloop":
@@ -24,6 +24,6 @@ def new_event_loop(kind: str) -> asyncio.AbstractEventLoop:
 
 
 def run(main: Coroutine[Any, Any, T], loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> T:
-    """``asyncio.run`` on a loop of that kind."""
+    """As ``asyncio.run``, on a loop that ``loop_factory`` makes."""
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         return runner.run(main)

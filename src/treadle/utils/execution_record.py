@@ -1,7 +1,7 @@
-"""What a process executes at this moment, written where it can be read after the process has died.
+"""Record what a process is executing, in memory that can be read after the process has died.
 
-Memory that a nanny makes and shares with its worker process: a slot for each thread, with the id and the attempt of its task.
-A thread writes its own slot before and after each task; whoever reads does so when the process is gone, or for people to look at.
+A nanny makes the memory and shares it with its worker process. It has a slot for each thread, with the id and the attempt of the
+thread's task. A thread writes its own slot before and after each task; the nanny reads the slots when the process is gone.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ import os
 import tempfile
 from typing import Final
 
-#: Threads that can be told apart; what further ones execute is not recorded. The first slot is the culprit's.
+#: Number of slots. The first one is for an accused task; threads for which no slot is left are not recorded.
 SLOTS: Final = 1024
 _BYTES: Final = SLOTS * 16
 
 
 class ExecutionRecord:
-    """Two integers a slot: ``cells[at]`` is the id of a task, 0 for none, and ``cells[at + 1]`` its attempt.
+    """Each slot has two integers: ``cells[at]`` is the id of a task, or 0, and ``cells[at + 1]`` its attempt.
 
-    The attempt is written first: a slot that has an id is whole.
+    The attempt is written first, so a slot with an id is complete.
     """
 
     def __init__(self, descriptor: int) -> None:
-        """The record of that file descriptor, which may be closed afterwards."""
+        """Map the record of a file descriptor, which may be closed afterwards."""
         self._map = mmap.mmap(descriptor, _BYTES)
         self.cells: memoryview = memoryview(self._map).cast("Q")
         self._free: list[int] = list(range(2 * SLOTS - 2, 0, -2))
@@ -31,7 +31,7 @@ class ExecutionRecord:
     # ---------------------------------------------------------------------------- in the process that executes
 
     def take_slot(self) -> int:
-        """A slot for the calling thread: its index into ``cells``. 0 when there is none left; nothing is to be written then."""
+        """Reserve a slot for the calling thread: its index into ``cells``. 0 when no slot is left; then the thread must write nothing."""
         try:
             return self._free.pop()
         except IndexError:
@@ -43,14 +43,14 @@ class ExecutionRecord:
             self._free.append(slot)
 
     def accuse(self, id: int, attempt: int) -> None:
-        """The process ends because of that task; whatever else executes has no part in it."""
+        """Note that the process ends because of this task, and not because of anything else that it executes."""
         self.cells[1] = attempt
         self.cells[0] = id
 
     # --------------------------------------------------------------------------------- in the one that watches
 
     def executing(self) -> list[tuple[int, int]]:
-        """(id, attempt) of what is executing, or of the one task that is the reason for the end."""
+        """(id, attempt) of the tasks that are executing; if a task was accused, of that one only."""
         cells = self.cells
         if cells[0]:
             return [(cells[0], cells[1])]
@@ -66,7 +66,7 @@ class ExecutionRecord:
 
 
 def make_descriptor() -> int:
-    """A file without a name, of the right size, for ``ExecutionRecord`` here and in a process that inherits it."""
+    """A nameless file of the right size, for ``ExecutionRecord`` in this process and in one that inherits the descriptor."""
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("treadle-executing")
     else:
@@ -80,11 +80,11 @@ _of_process: ExecutionRecord | None = None
 
 
 def set_record_of_process(record: ExecutionRecord | None) -> None:
-    """From here on workers of this process write there."""
+    """Workers of this process write to ``record`` from now on."""
     global _of_process
     _of_process = record
 
 
 def record_of_process() -> ExecutionRecord | None:
-    """Where the workers of this process write what they execute; None: nobody reads it."""
+    """The record that workers of this process write to; None when nobody reads one."""
     return _of_process

@@ -1,4 +1,4 @@
-"""A lock on a file's name, for all threads and processes that reach the file system, on whichever host."""
+"""A lock on a file's name, shared by all threads and processes on all hosts that reach the file system."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from treadle.utils.private import create_private
 
 _known: WeakValueDictionary[str, FileLock] = WeakValueDictionary()
 _known_guard = threading.Lock()
-#: How often a wait with an end looks again, seconds.
+#: Seconds between two attempts of a wait with a timeout.
 _AGAIN_S = 0.01
 
 
 class FileLock:
-    """As ``threading.Lock``. Processes exclude each other by ``flock`` of a file beside the one that is meant, there while it is held.
+    """As ``threading.Lock``, between processes too: they ``flock`` a file beside the named one, which exists while the lock is held.
 
-    Needs a file system with ``flock``, also over the network: what HDF5 needs for its own locks. Pickles as the file's name.
+    Needs a file system with ``flock``, also over a network, as HDF5 does for its own locks. Pickles as the file's name.
     """
 
     def __init__(self, path: str) -> None:
@@ -36,7 +36,7 @@ class FileLock:
         return lock_of_file, (self.path,)
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        """Raises OSError where no file can be made beside the one that is meant."""
+        """Raises OSError when the lock's file cannot be created beside the named one."""
         began = time.monotonic()
         if not self._threads.acquire(blocking, timeout):
             return False
@@ -49,7 +49,7 @@ class FileLock:
                     if self._is_the_file(descriptor):
                         self._descriptor = descriptor
                         return True
-                    # Who held it has removed it meanwhile; another one may be there now.
+                    # Its holder has removed that file meanwhile; a new one may have its name now.
                 except BlockingIOError:
                     if not blocking or time.monotonic() - began >= timeout:
                         os.close(descriptor)
@@ -69,7 +69,7 @@ class FileLock:
             return False
 
     def release(self) -> None:
-        """Raises RuntimeError when it is not held."""
+        """Raises RuntimeError when the lock is not held."""
         if self._descriptor < 0:
             raise RuntimeError("release unlocked lock")
         descriptor, self._descriptor = self._descriptor, -1
@@ -78,7 +78,7 @@ class FileLock:
         self._threads.release()
 
     def locked(self) -> bool:
-        """Whether this process holds it, or waits for it."""
+        """Whether this process holds the lock or waits for it."""
         return self._threads.locked()
 
     def __enter__(self) -> bool:
@@ -92,7 +92,7 @@ class FileLock:
 
 
 def lock_of_file(path: str) -> FileLock:
-    """The one that this process has for that name."""
+    """The lock that this process uses for that file name."""
     path = os.path.abspath(path)
     with _known_guard:
         lock = _known.get(path)

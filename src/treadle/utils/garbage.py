@@ -1,4 +1,4 @@
-"""How a process that holds millions of records collects garbage."""
+"""Garbage collection in a process that holds millions of records."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-#: A young collection after so many new objects, an older one after so many of those, a full one after so many of these.
-#: With Python's own 700, 10, 10 a third of a scheduler's time goes into looking at its tasks again and again, in vain: what
-#: the core forgets is taken apart and freed at once, so that only a few cycles, of streams that ended, need a collection.
+#: New objects before a young collection, young collections before an older one, older ones before a full one.
+#: With Python's own 700, 10, 10 a scheduler spends a third of its time scanning its tasks again and again, in vain: the core
+#: breaks up what it forgets, so reference counts free it, and only a few cycles of streams that ended need a collection.
 _THRESHOLDS: Final = (50_000, 20, 20)
 
 
 def settle() -> None:
-    """Call once in a process of our own, when all is imported and before there is data: what is there now is never looked at again."""
+    """Call once in a process of our own, after all imports and before there is data: objects that exist by then are never scanned again."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_THRESHOLDS)
@@ -28,9 +28,9 @@ _was_enabled = False
 
 @contextmanager
 def paused() -> Iterator[None]:
-    """Collect nothing meanwhile, in no thread: for the short time in which very many objects are made that all stay.
+    """Suspend garbage collection in all threads, for a short time in which very many objects are made that all stay.
 
-    A third of the time that it takes to build a large graph would go into looking at what there is of it, again and again.
+    Otherwise a third of the time to build a large graph would go into scanning its parts again and again.
     """
     global _pauses, _was_enabled
     with _lock:

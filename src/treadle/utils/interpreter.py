@@ -1,4 +1,4 @@
-"""How the threads of a process of our own share the interpreter."""
+"""How the threads of a process that only runs a server share the interpreter."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ _SWITCH_S: Final = 0.001
 
 
 def answer_quickly() -> None:
-    """Call once in a worker's process. Its loop serves peers while a task computes in Python, and with Python's own 5 ms each
-    message in or out of it has to wait that long."""
+    """Call once in a worker's process. Its loop serves peers while tasks compute in Python, and with Python's default of 5 ms each
+    message in or out would wait that long."""
     sys.setswitchinterval(_SWITCH_S)

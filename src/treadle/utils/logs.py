@@ -1,8 +1,8 @@
-"""The user's logging: as the configuration asks for it, and the same in worker processes as in the process that starts them.
+"""Set up logging as the configuration asks for it, and in worker processes as in the process that starts them.
 
 ``logging`` (or ``distributed.logging``) in dask's configuration is a map of levels by logger, or the map that
-``logging.config.dictConfig`` takes; ``logging-file-config`` is a file for ``logging.config.fileConfig``. What is said of
-dask.distributed's loggers holds for those of treadle, too.
+``logging.config.dictConfig`` takes; ``logging-file-config`` is a file for ``logging.config.fileConfig``. Settings for
+dask.distributed's loggers hold for those of treadle, too.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ _OURS: Final = "treadle"
 
 @dataclass(frozen=True)
 class LogState:
-    """What a process logs, for another that shall log the same."""
+    """The logging of a process, for another process that is to log the same."""
 
-    #: Of all loggers that have a level of their own; the root's name is empty.
+    #: The level of each logger that has one of its own; the root logger's name is empty.
     levels: dict[str, int]
-    #: Of the root's handler; None: it has none.
+    #: The format of the root logger's handler; None if it has no handler.
     format: str | None
     date_format: str | None = None
 
 
 def log_state(default_format: str) -> LogState:
-    """Of this process."""
+    """The logging of this process."""
     root = logging.getLogger()
     levels = {"": root.level}
     for name, logger in list(root.manager.loggerDict.items()):
@@ -38,14 +38,14 @@ def log_state(default_format: str) -> LogState:
     if not root.handlers:
         return LogState(levels, None)
     formatter = root.handlers[0].formatter
-    # A formatter of another style or class stays where it is; its text would mean something else here.
+    # The format of another style or class of formatter would mean something else in the other process.
     if type(formatter) is not logging.Formatter or type(formatter._style) is not logging.PercentStyle:
         return LogState(levels, default_format)
     return LogState(levels, formatter._fmt, formatter.datefmt)
 
 
 def follow_log_state(state: LogState) -> None:
-    """Log to stderr what that process logs."""
+    """Log to stderr what the process of ``state`` logs."""
     if state.format is not None:
         logging.basicConfig(level=state.levels[""], format=state.format, datefmt=state.date_format)
     for name, level in state.levels.items():
@@ -56,7 +56,7 @@ _configured: Any = None
 
 
 def configure_logging(loggers: Any, file: Any, log_format: str) -> None:
-    """As the configuration asks for it; once, until it is another one. Raises ValueError for what makes no sense."""
+    """Set up logging as the configuration asks; again only when the configuration has changed. Raises ValueError for an invalid one."""
     global _configured
     if (loggers is None and file is None) or _configured == (wanted := repr((loggers, file, log_format))):
         return
@@ -102,7 +102,7 @@ def _for_ours(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_ours(loggers: Mapping[str, Any]) -> dict[str, Any]:
-    """What is said of ``distributed.worker`` is said of ``treadle.worker``, unless something else is."""
+    """Add for ``treadle.worker`` what the map says of ``distributed.worker``, unless it says something of ``treadle.worker`` itself."""
     found = dict(loggers)
     for name, value in loggers.items():
         if name == _THEIRS or name.startswith(_THEIRS + "."):

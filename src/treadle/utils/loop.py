@@ -1,4 +1,4 @@
-"""The event loop of synchronous users: one background thread for the process, and the bridge to blocking callers."""
+"""The event loop for synchronous users: one background thread per process, and the bridge to blocking callers."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class BackgroundLoop(asyncio.SelectorEventLoop):
     """The loop that runs in the background thread. A selector loop everywhere: the transports add their own readers."""
 
     def add_callback(self, callback: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
-        """Call it soon on this loop, from any thread (the name that users of tornado's loops expect)."""
+        """Have ``callback`` called soon on this loop; from any thread. (Users of tornado's loops expect this name.)"""
         self.call_soon_threadsafe(lambda: callback(*args, **kwargs))
 
 
 class _LoopThread:
-    """A loop running in a daemon thread of its own, and how many runners use it."""
+    """A loop that runs in a daemon thread of its own, and the number of runners that use it."""
 
     def __init__(self) -> None:
         self.loop: asyncio.AbstractEventLoop = BackgroundLoop()
@@ -42,7 +42,7 @@ class _LoopThread:
             self.loop.close()
 
     def _end_tasks(self) -> None:
-        """Cancel what still runs, so that nobody waits for it for ever."""
+        """Cancel the tasks that still run, so that nobody waits for them for ever."""
         tasks = asyncio.all_tasks(self.loop)
         for task in tasks:
             task.cancel()
@@ -61,7 +61,7 @@ _shared: _LoopThread | None = None
 
 
 def _forget_after_fork() -> None:
-    """The thread does not exist in the child of a fork: nothing of it can be used or even closed."""
+    """The thread does not exist in a forked child: its loop can neither be used nor closed there."""
     global _lock, _shared
     _lock = threading.Lock()
     _shared = None
@@ -72,11 +72,11 @@ if hasattr(os, "register_at_fork"):
 
 
 class LoopRunner:
-    """Gives an event loop to code that may be synchronous or not.
+    """Provides an event loop to code that may be synchronous or asynchronous.
 
-    Synchronous: the loop runs in a background thread shared by all runners of the process; it ends with the last of them.
-    Asynchronous: the loop is the one that runs when ``start`` (or the constructor) is called, and is never stopped here.
-    ``loop`` is a running loop to be used instead; it stays its owner's. An object with ``asyncio_loop`` stands for that loop.
+    Synchronous: the loop runs in a background thread that all runners of the process share; it ends with the last of them.
+    Asynchronous: the loop is the one that runs when ``start`` (or the constructor) is called; a runner never stops it.
+    ``loop`` is a running loop to use instead; its owner stops it. An object with ``asyncio_loop`` stands for that loop.
     """
 
     def __init__(self, *, asynchronous: bool = False, loop: Any = None) -> None:
@@ -91,12 +91,12 @@ class LoopRunner:
     def loop(self) -> asyncio.AbstractEventLoop:
         """The loop. Raises RuntimeError before ``start``, after ``stop``, and in the child of a fork."""
         if self._pid != os.getpid():
-            raise RuntimeError("the loop runs in the process that this one was forked from: make a new client, or cluster, here")
+            raise RuntimeError("the loop runs in the process that this one was forked from: make a new client or cluster here")
         if self._loop_thread is not None:
             return self._loop_thread.loop
         if self._given is not None:
             return self._given
-        raise RuntimeError("the loop does not run: call start() first")
+        raise RuntimeError("the loop is not running: call start() first")
 
     @property
     def started(self) -> bool:
@@ -108,7 +108,7 @@ class LoopRunner:
         return self.started and _running_loop() is self.loop
 
     def start(self) -> None:
-        """Make sure that the loop runs. Idempotent, also in the child after a fork, where a fresh loop is made."""
+        """Make sure that the loop runs. Idempotent. In a forked child, a new loop is made."""
         global _shared
         if self.asynchronous:
             if self._given is None:
@@ -116,7 +116,7 @@ class LoopRunner:
             return
         if self._given is not None:
             if not self._given.is_running():
-                raise RuntimeError("the given loop does not run: pass one that runs, or none to have one in a background thread")
+                raise RuntimeError("the given loop is not running: pass a running one, or none to use a background thread")
             return
         with _lock:
             if self._loop_thread is not None and self._pid == os.getpid():
@@ -128,7 +128,7 @@ class LoopRunner:
             self._pid = os.getpid()
 
     def stop(self) -> None:
-        """Give the loop back. Idempotent. The background thread ends when nobody uses it any more."""
+        """Stop using the loop. Idempotent. The background thread ends with its last user."""
         global _shared
         with _lock:
             loop_thread, self._loop_thread = self._loop_thread, None
@@ -144,7 +144,7 @@ class LoopRunner:
     def sync(self, func: Callable[..., Any], *args: Any, callback_timeout: float | None = None, **kwargs: Any) -> Any:
         """Run ``await func(*args, **kwargs)`` on the loop and block until it is done; its result or exception.
 
-        Context variables of the caller are seen by it. An interrupt (Ctrl-C) or the timeout cancels it.
+        The function sees the caller's context variables. An interrupt (Ctrl-C) or the timeout cancels it.
         Raises TimeoutError after ``callback_timeout`` seconds, RuntimeError when called by code that runs on the loop.
         """
         if self.in_loop_thread:
@@ -157,7 +157,8 @@ class LoopRunner:
         try:
             return future.result(callback_timeout)
         except BaseException:
-            # Of the coroutine: done, and cancel() does nothing. Of the wait itself: nobody waits for the coroutine any more.
+            # The coroutine may have raised this: then it is done, and cancel() does nothing. Or the wait was interrupted: then
+            # nobody waits for the coroutine any more.
             future.cancel()
             raise
 

@@ -1,6 +1,6 @@
-"""The program's main script in its worker processes: imported under the name ``__mp_main__``, as multiprocessing does it.
+"""Import the program's main script in its worker processes, under the name ``__mp_main__``, as multiprocessing does.
 
-So what the script sets up at its top holds in workers, and what is pickled as a name of ``__main__`` is found there. The part
+So workers have what the script sets up at its top, and find objects that were pickled as names of ``__main__``. The part
 under ``if __name__ == "__main__":`` is not run. A script without that line is imported up to where it starts a cluster.
 """
 
@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from types import CodeType, ModuleType
 
-#: Under which the script runs in worker processes.
+#: The name of the script's module in worker processes.
 NAME = "__mp_main__"
 
 
 @dataclass(frozen=True)
 class MainScript:
-    """What to import: the module of that name (``python -m``), or else the file. And the program's arguments."""
+    """What to import: the module of that name (``python -m``), or else the file; and the program's arguments."""
 
     module: str | None
     path: str | None
@@ -28,15 +28,15 @@ class MainScript:
 
 
 class StartedWhileImported(BaseException):
-    """No Exception: what a script does about failures shall not keep it from ending here."""
+    """The script starts a cluster while it is imported. Not an ``Exception``, so that no handler in the script catches it."""
 
 
 def main_script() -> MainScript | None:
-    """That of this process. None for an interactive session, ``python -c``, standard input, and commands that are installed."""
+    """The main script of this process. None for an interactive session, ``python -c``, standard input, and installed commands."""
     main = sys.modules.get("__main__")
     if main is None:
         return None
-    # What comes back from workers may name it so.
+    # Objects that come back from workers may name the module so.
     sys.modules.setdefault(NAME, main)
     name = getattr(getattr(main, "__spec__", None), "name", None)
     if name is not None:
@@ -55,7 +55,7 @@ _importing = False
 
 
 def import_main_script(script: MainScript) -> str:
-    """Run it as ``__mp_main__``, which is ``__main__`` from now on. Returns what went wrong, in words for its author, or nothing."""
+    """Run the script as ``__mp_main__``, which is ``__main__`` from now on. Returns what went wrong, for its author, or nothing."""
     global _importing
     main = ModuleType(NAME)
     where = script.module or str(script.path)
@@ -71,7 +71,7 @@ def import_main_script(script: MainScript) -> str:
     except BaseException as error:
         if not main.__dict__.get("__builtins__"):
             sys.modules["__main__"] = before
-        return f"worker processes cannot import {where}, so they know it only in part: {type(error).__name__}: {error}"
+        return f"worker processes could import only a part of {where}: {type(error).__name__}: {error}"
     finally:
         _importing = False
     return ""
@@ -93,7 +93,7 @@ def _code(script: MainScript, main: ModuleType) -> CodeType:
 
 
 def not_while_imported(what: str) -> None:
-    """Called where a program starts something: that must not happen again in each of its worker processes."""
+    """Called where a program starts something that must not start again in each of its worker processes."""
     if _importing:
         raise StartedWhileImported(what)
 

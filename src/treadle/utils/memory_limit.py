@@ -1,4 +1,4 @@
-"""How much memory a worker may use: what the user asked for, and what the machine has."""
+"""How much memory a worker may use: by the user's wish, and by what the machine has."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _CGROUP_FILES = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limi
 
 
 def parse_memory_limit(value: Any, nthreads: int, total_cores: int) -> int:
-    """Bytes; 0 means no limit.
+    """The limit in bytes; 0 means no limit.
 
-    ``value``: ``"auto"`` (the worker's share of the machine by threads), a fraction of the machine (a float up to 1),
-    bytes, text such as ``"4GB"``, or 0 or None for none. Never over what the machine has. Raises ValueError.
+    ``value``: ``"auto"`` (the worker's share of the machine by its threads), a fraction of the machine (a float up to 1),
+    bytes, text such as ``"4GB"``, or 0 or None for no limit. The result is never more than the machine has. Raises ValueError.
     """
     if value is None or value is False or value == 0 or value == "0":
         return 0
@@ -45,12 +45,12 @@ def parse_memory_limit(value: Any, nthreads: int, total_cores: int) -> int:
 
 
 def system_memory_bytes() -> int:
-    """The machine's memory, or what the container or the resource limits leave of it."""
+    """The machine's memory in bytes, or less if a container or resource limits allow less."""
     total = int(psutil.virtual_memory().total)
     for name in _CGROUP_FILES:
         try:
             limit = int(Path(name).read_text())
-        except (OSError, ValueError):  # not there, or "max"
+        except (OSError, ValueError):  # the file does not exist, or says "max"
             continue
         if 0 < limit < total:
             total = limit

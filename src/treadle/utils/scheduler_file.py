@@ -14,7 +14,7 @@ from treadle.utils.private import create_private
 
 @dataclass(frozen=True)
 class SchedulerFile:
-    """Its content: where the scheduler is, and the cluster's secret if it is in there."""
+    """The content of the file: the scheduler's address, and the cluster's secret if it is included."""
 
     address: str
     id: str = ""
@@ -22,7 +22,7 @@ class SchedulerFile:
 
 
 def write_scheduler_file(path: str | os.PathLike[str], content: SchedulerFile) -> None:
-    """Readable for the owner only, and whole from the first moment it can be seen. Raises OSError."""
+    """Write the file, readable by its owner only, so that nobody ever sees a part of it. Raises OSError."""
     path = Path(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     record = {"type": "Scheduler", "id": content.id, "address": content.address, "secret": content.secret}
@@ -36,7 +36,7 @@ def write_scheduler_file(path: str | os.PathLike[str], content: SchedulerFile) -
 
 
 def remove_scheduler_file(path: str | os.PathLike[str], id: str) -> None:
-    """Remove it, if it is still the one of the scheduler with that id. Never raises."""
+    """Remove the file if it still belongs to the scheduler with that id. Never raises."""
     try:
         if read_scheduler_file(path).id == id:
             os.unlink(path)
@@ -45,7 +45,7 @@ def remove_scheduler_file(path: str | os.PathLike[str], id: str) -> None:
 
 
 def read_scheduler_file(path: str | os.PathLike[str]) -> SchedulerFile:
-    """Raises OSError when it cannot be read (FileNotFoundError: not there yet), ValueError when it is no scheduler file."""
+    """Read the file. Raises OSError when that fails (FileNotFoundError while it does not exist), ValueError for another kind of file."""
     try:
         record = json.loads(Path(path).read_text())
         address, secret = record["address"], record.get("secret")
@@ -57,7 +57,7 @@ def read_scheduler_file(path: str | os.PathLike[str]) -> SchedulerFile:
 
 
 async def wait_for_scheduler_file(path: str | os.PathLike[str], timeout_s: float) -> SchedulerFile:
-    """Wait until it is there, then read it. Raises TimeoutError naming it, else as ``read_scheduler_file``."""
+    """Wait until the file exists, then read it. Raises TimeoutError that names it, else as ``read_scheduler_file``."""
     deadline = time.monotonic() + timeout_s
     while True:
         try:

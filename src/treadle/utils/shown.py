@@ -7,7 +7,7 @@ from typing import Any
 
 
 def shown(value: Any) -> str:
-    """Its repr, cut short; its type, for one that has none (Python prints no integer of thousands of digits)."""
+    """The value's repr, cut short; its type if it has no repr (Python prints no integer of thousands of digits)."""
     try:
         return reprlib.repr(value)
     except Exception:

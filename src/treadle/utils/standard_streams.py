@@ -8,7 +8,7 @@ import sys
 
 
 def flush_standard_streams() -> None:
-    """Before the process ends without Python's own way out."""
+    """Call before the process ends by ``os._exit``, which flushes nothing."""
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             with contextlib.suppress(OSError, ValueError):
@@ -16,8 +16,8 @@ def flush_standard_streams() -> None:
 
 
 def stdout_for_child() -> int | None:
-    """What ``subprocess`` takes as ``stdout`` so that a child writes where this process does, if that is open at all.
+    """The ``stdout`` argument of ``subprocess`` with which a child writes where this process does, if that is open at all.
 
-    Where it was closed, descriptor 1 may be anything that was opened since; a child must not write into that.
+    If standard output was closed, descriptor 1 may be any file that was opened since, and a child must not write into that.
     """
     return subprocess.DEVNULL if sys.__stdout__ is None or sys.__stdout__.closed else None

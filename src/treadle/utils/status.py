@@ -1,4 +1,4 @@
-"""The life of a server."""
+"""The states of a server's life."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gather what arrives in one turn of an event loop and hand it over at once."""
+"""Gather what arrives in one turn of an event loop and deliver it at once."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ T = TypeVar("T")
 
 
 class Turn(Generic[T]):
-    """``handle`` is called with all items that were added since its last call, soon after the first of them.
+    """Calls ``handle`` with all items that were added since its last call, soon after the first of them was added.
 
-    One wake-up serves any number of items, also across threads.
+    One wake-up of the loop serves any number of items, also from other threads.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, handle: Callable[[list[T]], None]) -> None:
         self._loop = loop
         self._handle = handle
         self._items: list[T] = []
-        #: A call of ``_run`` is on its way. Set before the wake-up and cleared before the items are taken,
-        #: so an item is either taken by the call on its way or asks for a new one.
+        #: A call of ``_run`` is scheduled. Set before the wake-up and cleared before the items are taken,
+        #: so that the scheduled call takes an item, or the item schedules a new call.
         self._pending = False
 
     def add(self, item: T) -> None:
-        """From the loop's thread."""
+        """Add an item. To be called from the loop's thread."""
         self._items.append(item)
         if not self._pending:
             self._pending = True
             self._loop.call_soon(self._run)
 
     def add_from_thread(self, item: T) -> None:
-        """From any thread. Raises RuntimeError when the loop is closed."""
+        """Add an item from any thread. Raises RuntimeError when the loop is closed."""
         self._items.append(item)
         if not self._pending:
             self._pending = True
@@ -43,6 +43,6 @@ class Turn(Generic[T]):
         if items:
             count = len(items)
             taken = items[:count]
-            # Another thread may have appended meanwhile: remove just what was taken.
+            # Another thread may have appended meanwhile: remove only what was taken.
             del items[:count]
             self._handle(taken)

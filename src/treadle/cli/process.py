@@ -22,9 +22,9 @@ from treadle.utils.standard_streams import flush_standard_streams
 
 
 class Server(Protocol):
-    """What a command runs: a scheduler, a worker, a nanny."""
+    """What a command runs: a scheduler, a worker or a nanny."""
 
-    #: Why it has ended, if that was not in order.
+    #: Why the server has ended, if not in good order.
     failure: str | None
 
     async def finished(self) -> None: ...
@@ -32,9 +32,9 @@ class Server(Protocol):
 
 
 def run_command(start: Callable[[], Coroutine[Any, Any, list[Any]]], *, pid_file: str | None, what: str) -> None:
-    """Start servers, run until they are finished or a signal comes, close them, end the process.
+    """Start servers, run them until they are finished or a signal arrives, close them, and end the process.
 
-    Does not return. Exit code 0 for an orderly end, 1 with one line for a start that failed.
+    Does not return. The exit code is 0 after an orderly end, else 1; a failed start prints one line.
     """
     code = 1
     try:
@@ -47,7 +47,7 @@ def run_command(start: Callable[[], Coroutine[Any, Any, list[Any]]], *, pid_file
     except KeyboardInterrupt:
         code = 130
     flush_standard_streams()
-    # Not sys.exit: threads of tasks that never end must not keep the process.
+    # Not sys.exit, which would wait for threads of tasks that never end.
     os._exit(code)
 
 
@@ -58,7 +58,7 @@ async def _serve(start: Callable[[], Coroutine[Any, Any, list[Any]]]) -> int:
 
     def on_signal(number: signal.Signals) -> None:
         if caught:
-            os._exit(1)  # asked twice: whatever hangs, end now
+            os._exit(1)  # the second signal: end now, whatever hangs
         caught.append(number)
         stop.set()
 
@@ -77,7 +77,7 @@ async def _serve(start: Callable[[], Coroutine[Any, Any, list[Any]]]) -> int:
     if caught:
         logging.getLogger("treadle").info("%s: closing", caught[0].name)
     finished.cancel()
-    # What cannot go on has said why by itself.
+    # A server that failed has logged the reason itself.
     failed = any(server.failure is not None for server in servers)
     await _all(server.close() for server in servers)
     return 1 if failed else 0
@@ -88,7 +88,7 @@ async def _all(awaitables: Any) -> None:
 
 
 async def start_all(servers: list[Any]) -> list[Any]:
-    """Start them at the same time. Raises the first failure, after all others are closed."""
+    """Start all servers at the same time. Raises the first failure after the others are closed."""
 
     async def start_one(server: Awaitable[Any]) -> Any:
         return await server
@@ -112,7 +112,7 @@ async def _gather_or_cancel(coroutines: list[Any]) -> list[Any]:
 
 @contextlib.contextmanager
 def _pid_file(path: str | None) -> Iterator[None]:
-    """Holds the process id while the command runs."""
+    """Keep a file with the process id while the command runs."""
     if path is None:
         yield
         return
@@ -126,7 +126,7 @@ def _pid_file(path: str | None) -> Iterator[None]:
 
 
 def _complain(what: str, error: Exception) -> None:
-    """One line for what users can do something about, a traceback for the rest."""
+    """Report an error: one line if users can do something about it, else a traceback."""
     expected = (OSError, ValueError, TypeError, NotImplementedError, ImportError, RuntimeError)
     if not isinstance(error, expected):
         logging.getLogger("treadle").error("%s failed", what, exc_info=error)
@@ -134,5 +134,5 @@ def _complain(what: str, error: Exception) -> None:
 
 
 def without_scheme(address: str) -> str:
-    """``127.0.0.1:8786`` of ``tcp://127.0.0.1:8786``: how people write an address."""
+    """``127.0.0.1:8786`` of ``tcp://127.0.0.1:8786``, as people write an address."""
     return address.removeprefix("tcp://")

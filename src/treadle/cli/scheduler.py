@@ -21,15 +21,15 @@ DEFAULT_PORT = 8786
 @click.option("--port", type=click.IntRange(0, 65535), help=f"Port to listen on; 0 takes a free one.  [default: {DEFAULT_PORT}]")
 @click.option("--interface", help="Network interface to listen on, such as eth0.")
 @click.option("--protocol", help="Protocol to speak, such as tcp.")
-@click.option("--secret-file", type=click.Path(dir_okay=False), help="File with the cluster's secret; made if it is not there.")
-@click.option("--scheduler-file", type=click.Path(dir_okay=False), help="Write address and secret there, for workers and clients to find.")
+@click.option("--secret-file", type=click.Path(dir_okay=False), help="File with the cluster's secret; created if it does not exist.")
+@click.option("--scheduler-file", type=click.Path(dir_okay=False), help="Write address and secret to this file, for workers and clients.")
 @click.option(
     "--journal",
     type=click.Path(file_okay=False),
-    help="Directory to keep what must outlive this process; workers and clients wait for the next one.",
+    help="Directory for what must outlive this process. Workers and clients then wait for the next scheduler.",
 )
-@click.option("--pid-file", type=click.Path(dir_okay=False), help="Write the process id there.")
-@click.option("--idle-timeout", help="Close when nothing was done for so long, such as '30 minutes'.")
+@click.option("--pid-file", type=click.Path(dir_okay=False), help="Write the process id to this file.")
+@click.option("--idle-timeout", help="Close after this time without work, such as '30 minutes'.")
 @click.option("--dashboard/--no-dashboard", default=False, help="A dashboard in the browser; there is none yet.")
 @click.option("--dashboard-address", help="Address of the dashboard; there is none yet.")
 @click.option("--dashboard-prefix", help="Path of the dashboard; there is none yet.")
@@ -48,8 +48,8 @@ def main(
 ) -> None:
     """Start a scheduler. Workers and clients connect to the address that it prints.
 
-    All of them must know the cluster's secret. The scheduler makes one on its first start and keeps it in a file that only
-    you can read; on this machine they find it there. For other machines copy that file, set TREADLE_SECRET,
+    They must all know the cluster's secret. The scheduler makes one on its first start and keeps it in a file that only
+    you can read; workers and clients on this machine find it there. For other machines copy that file, set TREADLE_SECRET,
     or share a --scheduler-file.
     """
     if port is None and not (host and _names_a_port(host)):

@@ -1,1 +1,1 @@
-"""The supervisor of a worker process: starts it, watches it, starts another."""
+"""The supervisor of a worker process: starts it, watches it, replaces it."""

@@ -1,8 +1,8 @@
-"""What a nanny and its worker process say to each other: pickled records over a socket pair that only the two have.
+"""The channel between a nanny and its worker process: pickled records over a socket pair that only the two have.
 
 The nanny sends one ``StartWorker``, later perhaps ``StopWorker``; the process answers ``WorkerStarted`` or ``WorkerFailed``.
-The end of the stream means that the other one is gone. Nothing of this is in arguments or the environment of a process,
-where others could read the cluster's secret.
+The end of the stream means that the other side is gone. Command-line arguments and environment carry none of this, because
+other users could read the cluster's secret there.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ EXIT_RESTART = 75
 
 @dataclass(frozen=True)
 class StartWorker:
-    """Everything the process needs. The pickles are opened after ``path`` and ``config`` are in place."""
+    """Everything that the process needs. It loads the pickles after it has set ``path`` and ``config``."""
 
     path: list[str]
     config: dict[str, Any]
-    #: Dotted name of a class, or a pickled one.
+    #: The dotted name of the worker's class, or the pickled class.
     worker_class: str | bytes
     #: Pickled keyword arguments.
     arguments: bytes
-    #: Belongs to the process, which removes it in the end; the nanny does so too, in case the process could not.
+    #: The process' own directory. The process removes it in the end; so does the nanny, in case the process could not.
     directory: str
     event_loop: str = "asyncio"
-    #: The program that the nanny belongs to, for the process to import.
+    #: The main script of the nanny's program, for the process to import.
     main: MainScript | None = None
-    #: What the nanny's process logs, and this one shall log.
+    #: The logging of the nanny's process, which the worker process takes over.
     logs: LogState | None = None
-    #: Descriptor of the record of what executes, which the process inherits; negative: there is none.
+    #: The inherited file descriptor of the execution record; negative if there is none.
     record: int = -1
 
 
@@ -56,20 +56,20 @@ class StopWorker:
 class WorkerStarted:
     address: str
     local_directory: str
-    #: What the user should know of the start.
+    #: What the user should know about the start.
     note: str = ""
 
 
 @dataclass(frozen=True)
 class WorkerFailed:
-    """The worker did not start; ``error`` is the exception, pickled, or empty, and ``text`` tells it."""
+    """The worker did not start. ``error`` is the pickled exception, or empty; ``text`` is its text."""
 
     error: bytes
     text: str
 
 
 def send(sock: socket.socket, record: Any) -> None:
-    """Blocks until it is sent. Raises OSError when the other side is gone."""
+    """Send a record; blocks until it is sent. Raises OSError when the other side is gone."""
     sock.sendall(pack(record))
 
 

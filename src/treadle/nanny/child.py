@@ -1,6 +1,6 @@
-"""The worker process of a nanny: takes its orders from the channel, runs the worker, and ends with it or with the nanny.
+"""The worker process of a nanny: it takes orders from the channel, runs the worker, and ends with the worker or with the nanny.
 
-Imports little, so that the process is up soon.
+This module imports little, so that the process is up soon.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from treadle.utils.logs import configure_logging, follow_log_state
 from treadle.utils.main_script import import_main_script
 from treadle.utils.standard_streams import flush_standard_streams
 
-#: How long a worker may take to close when its nanny is gone, seconds.
+#: How many seconds a worker may take to close when its nanny is gone.
 ORPHAN_TIMEOUT_S = 5.0
 
 
 def main(descriptor: int) -> None:
-    """Body of the process; ``descriptor`` is its end of the channel. Does not return."""
-    # Ctrl-C in a terminal reaches all its processes: what becomes of this one is for the nanny to say.
-    # A handler and not SIG_IGN, which the subprocesses of tasks would inherit.
+    """The body of the process. ``descriptor`` is its end of the channel. Does not return."""
+    # Ctrl-C in a terminal reaches all its processes, but the nanny decides when this one ends.
+    # A handler, because subprocesses of tasks would inherit SIG_IGN.
     signal.signal(signal.SIGINT, lambda *_: None)
     channel = socket.socket(fileno=descriptor)
     try:
@@ -61,7 +61,7 @@ async def _run_and_exit(channel: socket.socket, start: StartWorker, note: str) -
     except BaseException:
         traceback.print_exc()
     finally:
-        # From inside the loop, and without the interpreter's own way out: both would wait for threads of tasks that never end.
+        # Exits inside the loop and without the interpreter's finalization: both would wait for threads of tasks that never end.
         faulthandler.dump_traceback_later(ORPHAN_TIMEOUT_S, exit=True)
         atexit._run_exitfuncs()
         shutil.rmtree(start.directory, ignore_errors=True)
@@ -70,7 +70,7 @@ async def _run_and_exit(channel: socket.socket, start: StartWorker, note: str) -
 
 
 async def _run(channel: socket.socket, start: StartWorker, note: str) -> int:
-    """The exit code."""
+    """Run the worker until it ends; the exit code."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     orders: list[StopWorker] = []
@@ -89,7 +89,7 @@ async def _run(channel: socket.socket, start: StartWorker, note: str) -> int:
         _tell(channel, _failure(error))
         return 1
     _tell(channel, WorkerStarted(worker.address, str(worker.local_directory), note))
-    # What exists now lives as long as the process: keep it out of every later collection.
+    # Objects that exist now live as long as the process: exclude them from every later collection.
     gc.collect()
     gc.freeze()
     finished = asyncio.ensure_future(worker.finished())
@@ -97,7 +97,7 @@ async def _run(channel: socket.socket, start: StartWorker, note: str) -> int:
     await asyncio.wait({finished, stopped}, return_when=asyncio.FIRST_COMPLETED)
     if not finished.done():
         order = orders[0]
-        # Whatever hangs, also while it holds the interpreter's lock: the process ends.
+        # Ends the process whatever hangs, even if it holds the interpreter's lock.
         faulthandler.dump_traceback_later(order.timeout_s + 1, exit=True)
         await worker.close(timeout=order.timeout_s, reason=order.reason)
         faulthandler.cancel_dump_traceback_later()
@@ -106,7 +106,7 @@ async def _run(channel: socket.socket, start: StartWorker, note: str) -> int:
 
 
 async def _start(start: StartWorker) -> Any:
-    """The running worker. Raises what keeps it from running."""
+    """Start the worker and return it. Raises the reason why it cannot run."""
     import dask.config
 
     with dask.config.config_lock:
@@ -121,7 +121,7 @@ async def _start(start: StartWorker) -> Any:
 
 
 def load_class(name: str | bytes) -> Any:
-    """A class by its dotted name or its pickle."""
+    """The class with that dotted name, or in that pickle."""
     if isinstance(name, bytes):
         return pickle.loads(name)
     module, _, qualified = name.rpartition(".")
@@ -129,7 +129,7 @@ def load_class(name: str | bytes) -> Any:
 
 
 def _listen(channel: socket.socket, loop: asyncio.AbstractEventLoop, obey: Any) -> None:
-    """Body of the thread that waits for orders. When the nanny is gone, the process ends, in good order if it can."""
+    """The body of the thread that waits for orders. When the nanny is gone, it ends the process, in good order if possible."""
     try:
         while True:
             order = receive(channel)
@@ -156,4 +156,4 @@ def _tell(channel: socket.socket, record: Any) -> None:
     try:
         send(channel, record)
     except OSError:
-        pass  # the nanny is gone; the listening thread sees to it
+        pass  # the nanny is gone; the listening thread ends the process

@@ -1,4 +1,4 @@
-"""Ends a worker process that uses more memory than it may, before the system ends whatever it finds."""
+"""Kill a worker process that exceeds its memory limit, before the system runs out of memory and kills any process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 async def guard_memory(current: Callable[[], WorkerProcess | None], limit_bytes: int, fraction: float, interval_s: float) -> None:
-    """Look at the process that is ``current`` every ``interval_s``, and kill it above ``fraction`` of ``limit_bytes``; for ever."""
+    """Every ``interval_s`` seconds, for ever, kill the ``current`` process if it uses more than ``fraction`` of ``limit_bytes``."""
     while True:
         await asyncio.sleep(interval_s)
         process = current()

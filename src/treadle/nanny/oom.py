@@ -1,26 +1,26 @@
-"""Whether the kernel has killed for want of memory where a worker process lives. No clock: ``now`` is an argument, in seconds."""
+"""Find out whether the kernel has killed a worker process for want of memory. No clock: ``now`` is an argument, in seconds."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path, PurePosixPath
 
-#: A kill explains the end of a process for so long. A process that is killed by the kernel may need a while to give its memory back.
+#: A kill explains the end of a process for this many seconds, because a killed process may need a while to give its memory back.
 RECENT_S = 5.0
 _WORD = "oom_kill"
 
 
 class OomKills:
-    """Watches the kernel's count of the processes that it has killed for want of memory. Used in a thread at a time.
+    """Watches the kernel's count of processes that it has killed for want of memory. To be used by one thread at a time.
 
-    The count is that of the process's own control group (version 1 or 2) where it has one: whichever limit was reached, its own,
-    that of a group around it or the machine's, the kernel raises the count of the group in which it kills, before it sends the
-    signal. Where there is none (no control groups, the root of version 2), it is the machine's count. Where there is neither,
-    nothing is ever found.
+    A process that has a control group (version 1 or 2) is watched by that group's count. Whichever limit was reached, that of the
+    group, of a group around it or of the machine, the kernel increases the count of the victim's group before it sends the
+    signal. Without a group (no control groups, or the root group of version 2), the machine's count is watched. Without either,
+    no kill is ever found.
     """
 
     def __init__(self, root: Path = Path("/")) -> None:
-        """``root``: of the files that the kernel shows."""
+        """``root``: the directory under which the kernel's files (``proc``, ``sys``) are."""
         self._root = root
         self._membership: str | None = None
         self._counter: Path | None = None
@@ -28,9 +28,9 @@ class OomKills:
         self._risen_at: float | None = None
 
     def look(self, pid: int | str, now: float) -> None:
-        """Note what has happened since the last look, and where the process is now. ``pid``: it, or ``"self"``."""
+        """Note the kills since the last look, then the group that the process ``pid`` (or ``"self"``) is in now."""
         membership = _read(self._root / "proc" / str(pid) / "cgroup")
-        # After that, and of the group where it was: with version 1 a process that exits is shown in the root group.
+        # Counts once more in the group where the process was: with version 1 an exiting process is shown in the root group.
         self._note(now)
         if self._counter is None or (membership is not None and membership != self._membership):
             self._membership = membership
@@ -38,7 +38,7 @@ class OomKills:
             self._count = _count(self._counter) or 0
 
     def lately(self, now: float) -> bool:
-        """Whether there was a kill since the last look, or at most ``RECENT_S`` before one was seen."""
+        """Whether there was a kill since the last look, or one was seen at most ``RECENT_S`` seconds ago."""
         self._note(now)
         return self._risen_at is not None and now - self._risen_at <= RECENT_S
 
@@ -50,7 +50,7 @@ class OomKills:
             self._count = count
 
     def _find(self, membership: str) -> Path:
-        """The file that counts for a process with that content of its ``/proc/PID/cgroup``."""
+        """The file with the count for a process; ``membership`` is the content of its ``/proc/PID/cgroup``."""
         path_1 = path_2 = None
         for line in membership.splitlines():
             _, _, rest = line.partition(":")
@@ -70,7 +70,7 @@ class OomKills:
             if kind[0] == "cgroup" and "memory" in kind[2].split(",") and path_1 is not None:
                 files = [directory / group / "memory.oom_control" for group in _inside(path_1, top)[:1]]
             elif kind[0] == "cgroup2" and path_1 is None and path_2 is not None:
-                # Memory may be accounted for in a group around it. Files without "local" (old kernels) count whole subtrees.
+                # Memory may be accounted for in an outer group. Files without "local" (old kernels) count whole subtrees.
                 names = ("memory.events.local", "memory.events")
                 files = [directory / group / name for group in _inside(path_2, top) for name in names]
             for file in files:
@@ -80,9 +80,9 @@ class OomKills:
 
 
 def _inside(path: str, top: str) -> list[PurePosixPath]:
-    """A group and those around it as seen from a mount that shows ``top`` and below: relative paths, empty if it does not show it.
+    """Relative paths, under a mount of the group ``top``, of the group ``path`` and the groups around it; empty if not in the mount.
 
-    Both are as seen from this process's namespace, so either may begin with ``/..``.
+    Both paths are seen from this process's namespace, so either may begin with ``/..``.
     """
     group = PurePosixPath(path)
     if not group.is_relative_to(top):
@@ -92,12 +92,12 @@ def _inside(path: str, top: str) -> list[PurePosixPath]:
 
 
 def _unescape(place: str) -> str:
-    """Mounts are listed with ``\\040`` for a space."""
+    """The path of a mount, whose list writes ``\\040`` for a space."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), place)
 
 
 def _count(file: Path) -> int | None:
-    """None when it cannot be read, or says nothing of such kills."""
+    """The number of kills in the file; None when it cannot be read or does not say."""
     for line in (_read(file) or "").splitlines():
         word, _, value = line.partition(" ")
         if word == _WORD and value.strip().isdigit():

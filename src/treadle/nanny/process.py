@@ -1,4 +1,4 @@
-"""One worker process seen from its nanny: start it, hear from it, stop it, know how it ended."""
+"""One worker process as its nanny handles it: start it, read its output, stop it, and find out how it ended."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ from treadle.utils.standard_streams import stdout_for_child
 
 logger = logging.getLogger(__name__)
 
-#: Lines of its stderr that are remembered for a report of its death.
+#: How many lines of its stderr are kept for a report of its death.
 STDERR_LINES = 20
-#: Where this package is: the parent may have it from a path of its own, which comes later, through the channel.
+#: Where this package is. The parent may have imported it from a path that the child gets only later, through the channel.
 _ROOT = str(Path(__file__).resolve().parents[2])
 _COMMAND = "import sys; sys.path.append(sys.argv[2]); from treadle.nanny.child import main; main(int(sys.argv[1]))"
 _MAX_RECORD_BYTES = 2**24
-#: What was said already of the start of worker processes.
+#: Notes about the start of worker processes that were logged already.
 _notes: set[str] = set()
 
 
 class WorkerProcess:
-    """A fresh interpreter that runs one worker. All methods are called from the event loop's thread.
+    """A new interpreter that runs one worker. All methods are called from the event loop's thread.
 
-    Ends when the nanny's process ends, however that happens: it notices that its channel is closed.
+    The process ends when the nanny's process ends, for any reason: it notices that its channel is closed.
     """
 
     def __init__(self, start: StartWorker, *, environment: dict[str, str], directory: Path, memory_limit: int = 0) -> None:
-        """``directory`` is its own; it is removed with all its content when the process has ended. ``memory_limit``: bytes, 0 for none."""
+        """``directory`` is the process' own and is removed with its content after the process. ``memory_limit``: bytes, 0 for none."""
         self._start = start
         self._environment = environment
         self._directory = directory
@@ -58,13 +58,13 @@ class WorkerProcess:
         self._last_rss_bytes = 0
         self.worker_address: str | None = None
         self.local_directory: str | None = None
-        #: Known when it has ended: (id, attempt) of the tasks that it was executing then.
+        #: Set when the process has ended: (id, attempt) of the tasks that it was executing.
         self.executing: list[tuple[int, int]] = []
-        #: One of these is the reason, and it is the only one listed.
+        #: Whether ``executing`` lists one task only, which was accused as the reason of the end.
         self.accused = False
         #: Seconds since the epoch.
         self.ended_at = 0.0
-        #: Why it was killed, by its nanny or for want of memory, as far as that is known; and whether memory was the reason.
+        #: Why the process was killed, by its nanny or for want of memory, if known; and whether memory was the reason.
         self.kill_reason = ""
         self.out_of_memory = False
 
@@ -86,25 +86,25 @@ class WorkerProcess:
         return "".join(self._stderr)
 
     def look(self) -> ProcessSight | None:
-        """How it looks to the operating system; None when it does not run."""
+        """What the operating system says of the process; None when it does not run."""
         sight = look_at(self.pid) if self.pid is not None and self.is_alive() else None
         if sight is not None and self.pid is not None:
-            # A process that is about to end has given its memory back.
+            # Keeps the last figure that is not 0: a process that is about to end has given its memory back.
             self._last_rss_bytes = sight.rss_bytes or self._last_rss_bytes
             self._oom_kills.look(self.pid, monotonic())
         return sight
 
     async def start(self, timeout_s: float | None) -> None:
-        """Returns when the worker runs. Raises what it failed with, or RuntimeError if the process just ended.
+        """Start the process; returns when the worker runs. Raises the worker's error, or RuntimeError if the process ended.
 
-        Raises TimeoutError after ``timeout_s``. The process is gone after any of these.
+        Raises TimeoutError after ``timeout_s`` seconds. After any error the process is gone.
         """
         ours, theirs = socket.socketpair()
         record = make_descriptor()
         self._record = ExecutionRecord(record)
-        self._oom_kills.look("self", monotonic())  # it begins where this process is
+        self._oom_kills.look("self", monotonic())  # the child begins in this process' control group
         try:
-            # In this thread, not a helper: a stop of the loop in between leaves no process that nobody knows.
+            # In this thread, not in a helper thread: so the loop cannot stop in between and leave a process without an owner.
             flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
             self._process = ChildProcess(
                 [sys.executable, *flags, "-P", "-c", _COMMAND, str(theirs.fileno()), _ROOT],
@@ -134,7 +134,7 @@ class WorkerProcess:
             raise _error_of(answer)
         self.worker_address, self.local_directory = answer.address, answer.local_directory
         if answer.note and answer.note not in _notes:
-            _notes.add(answer.note)  # all worker processes of a program have the same to say
+            _notes.add(answer.note)  # all worker processes of a program send the same note
             logger.warning("%s", answer.note)
 
     async def _answer(self, reader: asyncio.StreamReader) -> WorkerStarted | WorkerFailed:
@@ -151,16 +151,16 @@ class WorkerProcess:
             ) from None
 
     def discard(self) -> None:
-        """Instead of ``start``: remove the directory."""
+        """Remove the directory of a process that will not be started."""
         shutil.rmtree(self._directory, ignore_errors=True)
 
     async def wait(self) -> int:
-        """Until the process has ended, all it wrote was read and its directory is gone: its exit code."""
+        """Wait until the process has ended, its output is read and its directory is removed; its exit code."""
         assert self._watch is not None
         return await asyncio.shield(self._watch)
 
     async def kill(self, timeout_s: float, reason: str = "nanny-kill", *, out_of_memory: bool = False) -> int:
-        """End it: in good order if that takes less than ``timeout_s``, else by force. Returns the exit code. Idempotent."""
+        """End the process, by force after ``timeout_s`` seconds. Returns the exit code. Idempotent."""
         process = self._process
         assert process is not None
         if timeout_s > 0 and process.returncode is None and self._channel is not None:
@@ -187,7 +187,7 @@ class WorkerProcess:
             self.executing, self.accused = self._record.executing(), self._record.accused
             self._record.close()
             self._record = None
-        # A subprocess of a task may still hold the pipe: give what was written a moment to arrive, not more.
+        # A subprocess of a task may still hold the pipe, so wait only a moment for the rest of the output.
         await asyncio.wait({pump}, timeout=1)
         pump.cancel()
         process.close()
@@ -197,7 +197,7 @@ class WorkerProcess:
         return code
 
     async def _pump(self, stream: asyncio.StreamReader) -> None:
-        """What it writes to stderr goes to ours, and its end is kept."""
+        """Copy the process' stderr to ours, and keep its last lines."""
         while data := await stream.read(2**16):
             text = data.decode(errors="replace")
             self._remember(text)
@@ -219,18 +219,18 @@ async def _remove(directory: Path) -> None:
     try:
         await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
     except RuntimeError:
-        # This process is about to end and starts no threads any more; there is no one left to be kept waiting.
+        # This process is about to end and can start no thread. Blocking the loop harms nobody any more.
         shutil.rmtree(directory, ignore_errors=True)
 
 
 def child_environment(pre_spawn: dict[str, Any], user: dict[str, Any]) -> dict[str, str]:
-    """The environment of a worker process: this one's, ``pre_spawn`` where it says nothing, and ``user`` over all."""
+    """The environment of a worker process: this process' environment, ``pre_spawn`` for what is missing there, ``user`` over both."""
     environment = {name: str(value) for name, value in pre_spawn.items() if value is not None}
-    # The same text must have the same hash in all workers: partitioning by hash goes wrong otherwise.
+    # The same text must have the same hash in all workers, or partitioning by hash goes wrong.
     environment.setdefault("PYTHONHASHSEED", "6640")
     environment.update(os.environ)
     environment.update({name: str(value) for name, value in user.items() if value is not None})
-    # The secret goes through the channel; the environment of a process is there for others to read, and tasks inherit it.
+    # The secret goes through the channel: others can read the environment of a process, and tasks' subprocesses inherit it.
     environment.pop("TREADLE_SECRET", None)
     environment.pop("DASK_TREADLE__SECURITY__SECRET", None)
     return environment

@@ -1,4 +1,4 @@
-"""``Nanny``: keeps one worker process running, and takes the scheduler's orders about it."""
+"""``Nanny``: keeps one worker process running, and obeys the scheduler's orders about it."""
 
 from __future__ import annotations
 
@@ -56,20 +56,20 @@ from treadle.utils.status import Status
 
 logger = logging.getLogger(__name__)
 
-#: For a worker to come up, when nobody set ``death_timeout``.
+#: How long a worker may take to start if ``death_timeout`` is not set.
 _START_TIMEOUT_S = 60.0
-#: For a worker to go before it is killed.
+#: How long a worker may take to close before it is killed.
 _STOP_TIMEOUT_S = 10.0
 
 
 class Nanny:
-    """A supervisor of one worker process. ``await Nanny(...)`` or ``async with``; then the worker runs.
+    """The supervisor of one worker process. After ``await Nanny(...)`` or ``async with Nanny(...)`` the worker runs.
 
-    ``scheduler_ip`` is the scheduler's address, ``worker_class`` a class or its dotted name, ``env`` goes over the
-    environment of the process, ``config`` over its dask config. ``worker_kwargs``, and what is not named here,
-    are keyword arguments of the worker.
-    A process that crashes is replaced, with growing pauses if it does so again and again; one that was told to close is not.
-    One that uses more than ``distributed.worker.memory.terminate`` of its ``memory_limit`` is killed, and replaced.
+    ``scheduler_ip`` is the scheduler's address, ``worker_class`` a class or its dotted name. ``env`` overrides the
+    environment of the process, ``config`` its dask config. ``worker_kwargs`` and all arguments that are not named here are
+    keyword arguments of the worker.
+    A process that crashes is replaced, after growing pauses if it crashes again and again. A process that was told to close is not.
+    A process that uses more than ``distributed.worker.memory.terminate`` of its ``memory_limit`` is killed and replaced.
     """
 
     def __init__(
@@ -98,9 +98,9 @@ class Nanny:
         **more_worker_kwargs: Any,
     ) -> None:
         if more_worker_kwargs.get("port"):
-            raise NotImplementedError("a nanny listens at no port; worker_port= is the worker's")
+            raise NotImplementedError("a nanny listens on no port; use worker_port= for the worker's port")
         more_worker_kwargs.pop("port", None)
-        # Here, so that the worker's process need not say again what means nothing.
+        # Removed here, so that the worker process does not warn about them again.
         take_dashboard_options(more_worker_kwargs)
         begin("a nanny")
         if scheduler_ip is None and scheduler_file is None:
@@ -112,7 +112,7 @@ class Nanny:
         self.name = name
         self.loop = loop
         self.status = Status.created
-        #: Why it has ended, if that was not in order.
+        #: Why the nanny has ended, if not in good order.
         self.failure: str | None = None
         self.scheduler_address: str | None = None
         self.env = dict(env or {})
@@ -136,7 +136,7 @@ class Nanny:
             **more_worker_kwargs,
         }
         cores = dask.system.CPU_COUNT
-        #: Bytes, 0 for none.
+        #: In bytes; 0 for no limit.
         self.memory_limit = parse_memory_limit(self._worker_options["memory_limit"], nthreads or cores, cores)
         self._secret: Secret | None = None
         self._session = secrets.token_bytes(16)
@@ -178,7 +178,7 @@ class Nanny:
         return self.process is not None and self.process.is_alive()
 
     async def finished(self) -> None:
-        """Until it is closed."""
+        """Wait until the nanny is closed."""
         await self._closed.wait()
 
     # ------------------------------------------------------------------------------------------ start and close
@@ -193,7 +193,7 @@ class Nanny:
         await self.close()
 
     async def start(self) -> Nanny:
-        """Returns when the worker runs. Raises what keeps the worker from running; nothing is left behind then. Idempotent."""
+        """Returns when the worker runs. Raises the reason why it cannot run; then nothing is left behind. Idempotent."""
         if self.status is not Status.created:
             if self.status is not Status.running:
                 raise RuntimeError(f"this nanny cannot be started (again): it is {self.status.value}")
@@ -221,7 +221,7 @@ class Nanny:
         return self
 
     async def close(self, timeout: float = _STOP_TIMEOUT_S, reason: str = "nanny-close") -> None:
-        """Stop the worker, by force after ``timeout`` seconds, then stop. Idempotent."""
+        """Stop the worker, by force after ``timeout`` seconds, then the nanny. Idempotent."""
         if self._closing is None:
             self._closing = asyncio.ensure_future(self._close(timeout, reason))
         await asyncio.shield(self._closing)
@@ -236,7 +236,7 @@ class Nanny:
         self._closed.set()
 
     async def _connect(self) -> None:
-        """Find the scheduler and its secret, register. Raises TimeoutError, OSError, AuthenticationError."""
+        """Find the scheduler and its secret, and register. Raises TimeoutError, OSError, AuthenticationError."""
         timeout_s = self.death_timeout if self.death_timeout is not None else settings.comm_settings().connect_timeout_s
         file_secret = None
         if self._scheduler_file is not None:
@@ -250,7 +250,7 @@ class Nanny:
         await self._register(timeout_s, timeout_s)
 
     async def _register(self, timeout_s: float, welcome_s: float) -> None:
-        """Raises OSError (TimeoutError), AuthenticationError, VersionError."""
+        """Connect and register. Raises OSError (also TimeoutError), AuthenticationError, VersionError."""
         assert self.scheduler_address is not None and self._secret is not None
         self._welcome = asyncio.get_running_loop().create_future()
         introduction = Introduction(Role.NANNY, self._session)
@@ -262,7 +262,7 @@ class Nanny:
             await self._welcome
 
     async def _come_back(self, why: str) -> None:
-        """The worker goes on meanwhile. What was seen of its end is told then."""
+        """Reconnect to the scheduler. The worker runs on meanwhile; if it dies, the scheduler hears of that afterwards."""
         grace_s = settings.nanny_settings().reconnect_grace_s if self.death_timeout is None else self.death_timeout
         gone = await come_back(self._register_again, grace_s=grace_s, why=why)
         if gone is not None:
@@ -287,7 +287,7 @@ class Nanny:
     # ------------------------------------------------------------------------------------------ the process
 
     async def instantiate(self) -> Status:
-        """Start a worker process if none runs. Raises what keeps the worker from running."""
+        """Start a worker process if none runs. Raises the reason why the worker cannot run."""
         await self._supervisor.start()
         return self.status
 
@@ -389,7 +389,7 @@ class Nanny:
 
     async def _restart_for_scheduler(self, order: RestartWorker) -> None:
         try:
-            # A share of the time is for the end of the old process; the new one needs the rest.
+            # The old process gets a third of the time to end; the new one needs the rest.
             await self.restart(timeout=min(order.timeout_s / 3, _STOP_TIMEOUT_S), reason="scheduler-restart")
         except Exception as error:
             logger.error("The worker of %s could not be restarted: %s", self.name or self.id, error)
@@ -404,7 +404,7 @@ class Nanny:
             self._comm.send(encode([message]), buffers)
 
     async def _heartbeats(self) -> None:
-        """Tell the scheduler that the process is there, however busy. One that was stopped is replaced after a while."""
+        """Tell the scheduler that the process exists, however busy it is. A process that was stopped is replaced after a while."""
         period_s = settings.worker_settings().heartbeat_s
         limit_s = settings.nanny_settings().stopped_timeout_s
         if limit_s is not None:
@@ -430,14 +430,14 @@ class Nanny:
 
 
 def _sendable(configuration: dict[str, Any]) -> dict[str, Any]:
-    """What of it can travel: an open client sets ``scheduler`` to a method of its own, and others may set such things too."""
+    """The part of the config that can be pickled: an open client sets ``scheduler`` to one of its methods, and others may do the like."""
     sendable = {}
     for name, value in configuration.items():
         try:
             pickle.dumps(value)
         except Exception as error:
             if name != "scheduler":
-                logger.warning("The config under %r does not reach the worker process: %s", name, error)
+                logger.warning("The config under %r cannot be pickled and does not reach the worker process: %s", name, error)
         else:
             sendable[name] = value
     return sendable

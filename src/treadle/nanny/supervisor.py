@@ -1,4 +1,4 @@
-"""Keeps one worker process running: replaces one that crashes, leaves alone one that was told to stop."""
+"""Keep one worker process running: replace it if it crashes, not if it was told to stop."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from treadle.utils.background import Background, FailureHandler
 
 logger = logging.getLogger(__name__)
 
-#: A process that lived this long was well: its crash is answered at once. Pauses are for what cannot even start to work.
+#: A process that lived this many seconds was healthy and is replaced at once. Pauses are for processes that cannot even start to work.
 _HEALTHY_S = 1.0
 _FIRST_BACKOFF_S = 0.1
 _LONGEST_BACKOFF_S = 30.0
 
 
 class Supervisor:
-    """``make`` makes a process that is not started yet. ``died(process, exit code, planned)`` hears of the end of each that was
-    started, before it is replaced; ``planned``: it was told to end. ``ended`` hears when one was told to close, by others than
-    this (exit code 0); then there is none any more.
+    """Starts, watches and replaces the process of a nanny.
+
+    ``make`` makes a process without starting it. ``died(process, exit code, planned)`` is called when a process has ended, before
+    it is replaced; ``planned``: it was told to end. ``ended`` is called when somebody else has told the process to close (exit
+    code 0); then there is no process any more.
     """
 
     def __init__(
@@ -38,9 +40,9 @@ class Supervisor:
         self._start_timeout_s = start_timeout_s
         self._died = died
         self._ended = ended
-        #: Serialises what starts and stops processes.
+        #: Held while a process is started or stopped.
         self._lock = asyncio.Lock()
-        #: The current one, running or starting, or one that crashed and is to be replaced.
+        #: The current process: running, starting, or crashed and about to be replaced.
         self.process: WorkerProcess | None = None
         self._background = Background("nanny", failed)
         self._watch: asyncio.Task[None] | None = None
@@ -49,14 +51,14 @@ class Supervisor:
         self._closed = False
 
     async def start(self) -> None:
-        """Start a process if none runs. Raises what keeps the worker from running; no process is left then."""
+        """Start a process if none runs. Raises the reason why the worker cannot run; then no process is left."""
         async with self._lock:
             if self.process is None or not self.process.is_alive():
                 self._forget()
                 await self._start()
 
     async def stop(self, timeout_s: float, reason: str) -> None:
-        """End the process, by force after ``timeout_s``; it is not replaced."""
+        """End the process, by force after ``timeout_s`` seconds. It is not replaced."""
         async with self._lock:
             await self._stop(timeout_s, reason)
 
@@ -67,14 +69,14 @@ class Supervisor:
             await self._start()
 
     async def close(self, timeout_s: float, reason: str) -> None:
-        """``stop``, also while one is starting; no other can be started."""
+        """As ``stop``, even while a process is starting. No other process can be started afterwards."""
         self._closed = True
         await self._stop(timeout_s, reason)
-        async with self._lock:  # whoever was starting one has noticed
+        async with self._lock:  # a start that was under way has noticed
             await self._stop(timeout_s, reason)
 
     def _forget(self) -> tuple[WorkerProcess | None, asyncio.Task[None] | None]:
-        """What happens to the current process is nobody's business any more."""
+        """Stop watching the current process: (the process, the task that watched it)."""
         process, self.process = self.process, None
         watch, self._watch = self._watch, None
         return process, watch
@@ -90,7 +92,7 @@ class Supervisor:
             watch.cancel()
 
     async def _start(self) -> None:
-        """Needs the lock."""
+        """To be called with the lock held."""
         process = await self._make()
         if self._closed:
             process.discard()
@@ -109,11 +111,11 @@ class Supervisor:
             self._watch = self._background.spawn(f"watcher of worker process {process.pid}", self._see_its_end(process))
 
     async def _see_its_end(self, process: WorkerProcess) -> None:
-        """Wait until the process ends; then say so, and replace it if it crashed."""
+        """Wait until the process ends; then report its end, and replace it if it crashed."""
         code = await process.wait()
         if self.process is not process:
-            return  # ended on purpose, by ``stop``
-        # One that asks to be replaced was told to, unless it says which task has ended it.
+            return  # ``stop`` has ended it
+        # A process that asks to be replaced was told to end, unless it accuses a task.
         planned = code == 0 or (code == EXIT_RESTART and not process.accused)
         self._died(process, code, planned)
         if code == 0:

@@ -1,4 +1,4 @@
-"""What the operating system knows of a worker process: whether it was stopped, how much memory it has, why it was killed."""
+"""What the operating system says of a worker process: whether it is stopped, how much memory it uses, why it was killed."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from dataclasses import dataclass
 import psutil
 from dask.utils import format_bytes
 
-#: Share of its limit over which a process that was killed is taken to have run out of memory.
+#: A process that was killed above this share of its memory limit is assumed to have run out of memory.
 NEAR_LIMIT = 0.95
 
 
 @dataclass(frozen=True)
 class ProcessSight:
-    """How a process looks at one moment. ``stopped``: by SIGSTOP or its like, so that it runs no code at all; not by a debugger."""
+    """A process at one moment. ``stopped``: by SIGSTOP or a similar signal, so that it runs no code at all; not by a debugger."""
 
     stopped: bool
     rss_bytes: int
 
 
 def look_at(pid: int) -> ProcessSight | None:
-    """None when there is no such process."""
+    """The process as it is now; None when it does not exist."""
     try:
         process = psutil.Process(pid)
         with process.oneshot():
@@ -32,7 +32,7 @@ def look_at(pid: int) -> ProcessSight | None:
 
 
 def is_traced(pid: int) -> bool:
-    """Whether a debugger has attached to it; False where that cannot be seen."""
+    """Whether a debugger is attached to the process; False where the system does not say."""
     try:
         with open(f"/proc/{pid}/status", "rb") as status:
             return any(line.startswith(b"TracerPid:") and line.split()[1] != b"0" for line in status)
@@ -41,17 +41,17 @@ def is_traced(pid: int) -> bool:
 
 
 class StoppedWatch:
-    """For how long a worker process has been stopped while its nanny was not. Looked at every ``period_s`` or so."""
+    """Measures how long a worker process has been stopped while its nanny was not. Fed about every ``period_s`` seconds."""
 
     def __init__(self, limit_s: float | None, period_s: float) -> None:
         self._limit_s = limit_s
-        #: Between two looks that are so far apart the nanny was stopped as well, or its machine.
+        #: If two looks are further apart, the nanny or the machine was stopped as well in between.
         self._gap_s = 2 * period_s + 1.0
         self._last = 0.0
         self._since: float | None = None
 
     def is_over(self, stopped: bool, now: float) -> bool:
-        """``stopped``: how the process looks at the time ``now``. Whether it has been so for too long; then the count begins anew."""
+        """Whether the process has been stopped for too long; then the count begins anew. ``stopped``: whether it is at ``now``."""
         slept = now - self._last > self._gap_s
         self._last = now
         if not stopped:
@@ -65,9 +65,9 @@ class StoppedWatch:
 
 
 def why_out_of_memory(exitcode: int, killed_by_kernel: bool, last_rss_bytes: int, memory_limit: int) -> str:
-    """Why a process that its nanny did not kill is taken to have been killed for want of memory; empty if it is not.
+    """Why a process, not killed by its nanny, is assumed to have been killed for want of memory; empty if it is not.
 
-    ``last_rss_bytes``: what it had when it was last looked at, 0 if it never was. ``memory_limit``: its own, 0 for none.
+    ``last_rss_bytes``: its memory at the last look, 0 if there was none. ``memory_limit``: in bytes, 0 for none.
     """
     if exitcode != -signal.SIGKILL:
         return ""

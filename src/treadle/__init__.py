@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from treadle.worker.execution import secede as secede
     from treadle.worker.server import Worker as Worker
 
-    #: Whether the cores that are loaded are compiled.
+    #: Whether the loaded cores are compiled.
     compiled: bool
 
 
@@ -112,17 +112,17 @@ def __dir__() -> list[str]:
 
 
 def _local_cluster(*args: Any, **kwargs: Any) -> Any:
-    """What ``Client()`` without an address connects to; the client's room knows no kind of cluster."""
+    """The cluster that ``Client()`` without an address starts. The client's room cannot import one."""
     return import_module("treadle.deploy.local").LocalCluster(*args, **kwargs)
 
 
 def _client(*args: Any, **kwargs: Any) -> Any:
-    """What tasks compute with, on workers that have had no client before."""
+    """The client for tasks on a worker that has had no client before."""
     return import_module("treadle.client.client").Client(*args, **kwargs)
 
 
 def _worker_opened(worker: Any) -> None:
-    """Told by each worker: its tasks may compute."""
+    """Called by each worker when it starts: from now on its tasks may compute."""
     import_module("treadle.client.current").worker_opened(worker)
 
 

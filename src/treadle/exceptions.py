@@ -1,4 +1,4 @@
-"""Every exception a user can meet, and the two that say whose fault a failure is."""
+"""Every exception that a user can meet, and the two that say whose fault a failure is."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from datetime import datetime
 from textwrap import indent
 from typing import Any
 
-TimeoutError = asyncio.TimeoutError  # noqa: A001  (the interface's name; it is the builtin one)
+TimeoutError = asyncio.TimeoutError  # noqa: A001  (dask.distributed's interface has this name; it is the builtin TimeoutError)
 
 
 class InvariantError(AssertionError):
-    """Our bug: the state contradicts itself. The text carries the story of what is involved."""
+    """A bug of treadle: the state contradicts itself. The text contains the story of the tasks involved."""
 
 
 class CoreFailedError(RuntimeError):
-    """A core (of the scheduler, a worker or this client) failed on what was asked: a bug of ours. The text carries the story."""
+    """A core (of the scheduler, a worker or this client) failed on a request: a bug of treadle. The text contains the story."""
 
 
 class PeerProtocolError(Exception):
@@ -31,7 +31,7 @@ class CommClosedError(OSError):
 
 
 class AuthenticationError(CommClosedError):
-    """The two parties do not share the cluster's secret. The text says where each looked for it."""
+    """The two parties do not share the cluster's secret. The text says how to give both the same one."""
 
 
 class VersionError(CommClosedError):
@@ -43,7 +43,7 @@ class ClosedClientError(RuntimeError):
 
 
 class FutureCancelledError(CancelledError):
-    """The future's key is not computed (any more): ``key``, ``reason`` and the user's ``msg``."""
+    """The future was cancelled: ``key``, ``reason`` and the user's ``msg``."""
 
     def __init__(self, key: Any, reason: str | None = None, msg: str | None = None) -> None:
         self.key = key
@@ -57,7 +57,7 @@ class FutureCancelledError(CancelledError):
 
 
 class FuturesCancelledError(CancelledError):
-    """Several futures are cancelled: ``error_groups`` holds one FutureCancelledError each."""
+    """Several futures were cancelled: ``error_groups`` has a FutureCancelledError for each."""
 
     def __init__(self, error_groups: Sequence[FutureCancelledError]) -> None:
         self.error_groups = list(error_groups)
@@ -68,11 +68,11 @@ class FuturesCancelledError(CancelledError):
 
 
 class RedefinedKeyWarning(UserWarning):
-    """A key was given to a task while it stands for another one, whose result everybody gets who asks for the key."""
+    """A key was given to a task although it already stands for another task. Whoever asks for the key gets the other task's result."""
 
 
 class RedefinedKeyError(ValueError):
-    """The same, where the config key ``treadle.client.redefined-keys`` says that it is an error."""
+    """As ``RedefinedKeyWarning``, when the config key ``treadle.client.redefined-keys`` is ``error``."""
 
 
 class JournalError(RuntimeError):
@@ -83,9 +83,9 @@ class JournalError(RuntimeError):
 class Death:
     """How a worker ended while it executed a task. ``when``: seconds since the epoch, 0 if unknown.
 
-    ``exitcode``: negative for a signal; None when nobody saw it (the worker has no nanny, or that is gone as well).
-    ``reason``: why the worker's nanny has killed it, if it has, or how it is known that memory was the reason.
-    ``stderr``: the last lines that the worker process wrote there.
+    ``exitcode``: negative for a signal; None when nobody saw the end (the worker has no nanny, or the nanny is gone as well).
+    ``reason``: why the nanny killed the worker, or the evidence that it ran out of memory; empty if neither.
+    ``stderr``: the last lines that the worker process wrote to its stderr.
     """
 
     worker: str
@@ -137,7 +137,7 @@ class KilledWorker(Exception):
         on = "1 worker when it died:" if deaths == 1 else f"{deaths} workers when they died, the last one being"
         text = (
             f"Task {self.task!r} was executing on {on} {self.last_worker}. It is not tried again; "
-            "the config key distributed.scheduler.allowed-failures says how often it is."
+            "the config key distributed.scheduler.allowed-failures says how often a task is tried again after such a death."
         )
         for number, death in enumerate(self.deaths, 1):
             text += f"\n{number}. {death}"
@@ -145,7 +145,7 @@ class KilledWorker(Exception):
 
 
 class NoValidWorkerError(Exception):
-    """No worker may run the task: ``task``, its restrictions, and how long it waited in seconds."""
+    """No worker that may run the task came in time: ``task``, its ``restrictions``, and how long it waited, in seconds."""
 
     def __init__(self, task: Any, restrictions: str, waited_s: float) -> None:
         self.task = task
@@ -158,7 +158,7 @@ class NoValidWorkerError(Exception):
 
 
 class NoWorkerError(Exception):
-    """There was no worker at all for too long: ``task`` and how long it waited in seconds."""
+    """No worker at all came in time: ``task``, and how long it waited, in seconds."""
 
     def __init__(self, task: Any, waited_s: float) -> None:
         self.task = task
@@ -170,11 +170,11 @@ class NoWorkerError(Exception):
 
 
 class Reschedule(Exception):
-    """Raise it in a task to have the task run again, on another worker where there is one."""
+    """Raise this in a task to have the task run again, on another worker if there is one."""
 
 
 class WorkerStartTimeoutError(TimeoutError):
-    """Fewer workers than asked for arrived in time."""
+    """Fewer workers than expected arrived in time."""
 
     def __init__(self, available: int, expected: int, timeout: float) -> None:
         self.available, self.expected, self.timeout = available, expected, timeout

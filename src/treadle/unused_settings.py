@@ -1,7 +1,7 @@
-"""Settings that a user has made and that mean nothing here: each is told once, in one line.
+"""Warn once, in one line, of settings that a user has made and that treadle ignores.
 
-Silent: what treadle reads (``treadle.yaml``), what has dask.distributed's own default (``unused.yaml``, or the defaults that an
-imported package brought), and everything outside of ``distributed`` and ``treadle``.
+No warning is given for settings that treadle reads (``treadle.yaml``), for values that are dask.distributed's own defaults
+(``unused.yaml``, or the defaults of an imported package), and for keys outside of ``distributed`` and ``treadle``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from treadle.utils.main_script import not_while_imported
 logger = logging.getLogger("treadle")
 
 with (Path(__file__).parent / "unused.yaml").open() as _file:
-    #: Keys of dask.distributed that nobody reads here, with the defaults that they have there.
+    #: Keys of dask.distributed that treadle does not read, with dask.distributed's defaults.
     UNUSED: Final[dict[str, Any]] = yaml.safe_load(_file)
 
 #: What was told already.
@@ -29,7 +29,7 @@ _told: set[tuple[str, str]] = set()
 
 
 def begin(what: str) -> None:
-    """Called where a user starts something, which ``what`` names: set logging up, tell which settings are ignored."""
+    """Called where a user starts something, named by ``what``: set up logging, and warn of ignored settings."""
     not_while_imported(what)
     logs = log_settings()
     configure_logging(logs.loggers, logs.file, logs.format)
@@ -54,15 +54,15 @@ DASHBOARD_OPTIONS: Final = ("dashboard", "dashboard_address", "dashboard_prefix"
 
 
 def take_dashboard_options(options: dict[str, Any]) -> None:
-    """Remove what asks for a dashboard from keyword arguments, and say in one line that none is started."""
+    """Remove the arguments that ask for a dashboard, and say in one line that none is started."""
     asked = {name: options.pop(name) for name in DASHBOARD_OPTIONS if name in options}
     wanted = [f"{name}={value!r}" for name, value in asked.items() if value not in (None, False, "", "/")]
     if wanted:
-        logger.warning("No dashboard is started, treadle has none yet: %s is ignored", ", ".join(wanted))
+        logger.warning("No dashboard is started, because treadle has none yet: %s is ignored", ", ".join(wanted))
 
 
 def unused_settings(config: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """The keys with a value that somebody has set and that nobody reads."""
+    """(key, value) of the settings that somebody has made and that treadle ignores."""
     read = {_canonical(key) for key, _ in _leaves(DEFAULTS)}
     silent: dict[str, list[Any]] = {}
     for defaults in (UNUSED, *dask.config.defaults):
@@ -76,7 +76,7 @@ def unused_settings(config: Mapping[str, Any]) -> list[tuple[str, Any]]:
     ]
 
 
-#: Read as a whole, whatever is in them.
+#: Keys that are read as a whole, whatever their maps contain.
 _MAPS: Final = (
     "distributed.logging",
     "distributed.nanny.environ.",
@@ -101,5 +101,5 @@ def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def _canonical(key: str) -> str:
-    """Dashes and underscores are the same; what comes from the environment has the latter."""
+    """The key with dashes. Dashes and underscores mean the same; keys from the environment have underscores."""
     return key.replace("_", "-")

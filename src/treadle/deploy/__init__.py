@@ -1,1 +1,1 @@
-"""Clusters: a scheduler and workers, started and stopped together."""
+"""Clusters: a scheduler and its workers, started and stopped together."""

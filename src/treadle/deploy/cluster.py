@@ -1,4 +1,4 @@
-"""What every kind of cluster offers to its user: one object, synchronous or not, that starts, scales and closes."""
+"""What every kind of cluster offers to its user: one object, synchronous or asynchronous, that starts, scales and closes."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from treadle.unused_settings import begin
 from treadle.utils.loop import LoopRunner
 from treadle.utils.status import Status
 
-#: For closing what nobody closed, when the interpreter ends.
+#: Seconds for closing forgotten clusters when the interpreter ends.
 _EXIT_TIMEOUT_S = 10.0
 C = TypeVar("C", bound="Cluster")
 
 
 class Cluster:
-    """Base of the clusters. A subclass says how to ``_start`` and ``_close``, and what its scheduler is.
+    """The base of the clusters. A subclass says how to ``_start`` and ``_close``, and which scheduler it has.
 
-    Synchronous: usable when the constructor returns, ``with`` closes it. ``asynchronous=True``: ``await`` it or ``async with``,
-    and await its methods.
+    A synchronous cluster is usable when the constructor returns, and ``with`` closes it. With ``asynchronous=True``, ``await`` the
+    cluster or use ``async with``, and await its methods.
     """
 
     def __init__(self, *, name: str | None = None, asynchronous: bool = False, loop: Any = None, security: Security | None = None) -> None:
@@ -46,22 +46,22 @@ class Cluster:
     # ------------------------------------------------------------------------------------------ for subclasses
 
     async def _start(self) -> None:
-        """Start everything; on failure leave nothing behind and raise."""
-        raise NotImplementedError("a kind of cluster says how it starts")
+        """Start everything. On failure, leave nothing behind and raise."""
+        raise NotImplementedError("a subclass of Cluster must define _start")
 
     async def _close(self, timeout_s: float) -> None:
-        """Stop everything, by force after ``timeout_s``. Called once, also when ``_start`` did not finish."""
-        raise NotImplementedError("a kind of cluster says how it closes")
+        """Stop everything, by force after ``timeout_s`` seconds. Called once, even if ``_start`` did not finish."""
+        raise NotImplementedError("a subclass of Cluster must define _close")
 
     @property
     def scheduler_address(self) -> str:
-        """Where clients connect to; empty while there is none."""
-        raise NotImplementedError("a kind of cluster knows its scheduler")
+        """The address that clients connect to; empty while there is none."""
+        raise NotImplementedError("a subclass of Cluster must define scheduler_address")
 
     @property
     def scheduler_info(self) -> dict[str, Any]:
-        """The scheduler's view of itself and of its workers (``scheduler_info["workers"]``), now."""
-        raise NotImplementedError("a kind of cluster knows its scheduler")
+        """What the scheduler says of itself and of its workers (``scheduler_info["workers"]``) at this moment."""
+        raise NotImplementedError("a subclass of Cluster must define scheduler_info")
 
     def scale(self, n: int) -> Any:
         """Ask for ``n`` workers."""
@@ -71,7 +71,7 @@ class Cluster:
 
     @property
     def asynchronous(self) -> bool:
-        """Whether methods return awaitables: always if asked for, and for code that runs on the cluster's own loop."""
+        """Whether methods return awaitables: for an asynchronous cluster, and for code that runs on the cluster's own loop."""
         return self._loop_runner.asynchronous or self._loop_runner.in_loop_thread
 
     @property
@@ -79,7 +79,7 @@ class Cluster:
         return self._loop_runner.loop
 
     def sync(self, func: Callable[..., Coroutine[Any, Any, Any]], *args: Any, callback_timeout: float | None = None, **kwargs: Any) -> Any:
-        """Call a coroutine function: a blocking call's result, or an awaitable if ``asynchronous``."""
+        """Call a coroutine function: an awaitable if ``asynchronous``, else block and return the result."""
         if self.asynchronous:
             return func(*args, **kwargs)
         return self._loop_runner.sync(func, *args, callback_timeout=callback_timeout, **kwargs)
@@ -140,7 +140,7 @@ class Cluster:
 
     def __enter__(self: C) -> C:
         if self._loop_runner.asynchronous:
-            raise TypeError("an asynchronous cluster is used with 'async with'")
+            raise TypeError("use 'async with' for an asynchronous cluster")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -157,7 +157,7 @@ class Cluster:
         if status in (Status.created, Status.closed, Status.failed):
             return
         warnings.warn(f"unclosed cluster {self!r}; close it, or use it in a 'with' statement", ResourceWarning, source=self, stacklevel=2)
-        # This object goes, its parts live on the loop: have them closed there, without waiting, wherever this is called from.
+        # This object goes away while its parts live on the loop. Close them there, without waiting: this may run in any thread.
         closing = self._close(1.0)
         try:
             asyncio.run_coroutine_threadsafe(closing, self._loop_runner.loop)
@@ -172,11 +172,11 @@ class Cluster:
 
     @property
     def dashboard_link(self) -> str | None:
-        """Where the dashboard is: None, there is none yet."""
+        """The address of the dashboard. There is none yet: None."""
         return None
 
     def wait_for_workers(self, n_workers: int, timeout: float | None = None) -> Any:
-        """Until there are at least that many workers. Raises TimeoutError (WorkerStartTimeoutError) after ``timeout`` seconds."""
+        """Wait for at least ``n_workers`` workers. Raises TimeoutError (WorkerStartTimeoutError) after ``timeout`` seconds."""
         return self.sync(self._wait_for_workers, n_workers, timeout)
 
     async def _wait_for_workers(self, n_workers: int, timeout_s: float | None) -> None:
@@ -189,7 +189,7 @@ class Cluster:
             await asyncio.sleep(0.01)
 
     def _n_workers(self) -> int:
-        """How many workers the scheduler has, now; called on the loop."""
+        """How many workers the scheduler has now. Called on the loop."""
         return len(self.scheduler_info["workers"])
 
     def __repr__(self) -> str:
@@ -200,7 +200,7 @@ _clusters: weakref.WeakSet[Cluster] = weakref.WeakSet()
 
 
 def _close_at_exit() -> None:
-    """The clusters whose loop runs in the background thread, which still does; those of other loops cannot be closed any more."""
+    """Close the clusters on the background thread's loop, which still runs. Those of other loops cannot be closed any more."""
     for cluster in list(_clusters):
         if cluster.status in (Status.starting, Status.running) and not cluster._loop_runner.asynchronous:
             with contextlib.suppress(Exception):
@@ -208,7 +208,7 @@ def _close_at_exit() -> None:
 
 
 def _forget_after_fork() -> None:
-    """In the child: the clusters are the parent's, and closing them here does nothing."""
+    """Called in a forked child: the clusters belong to the parent, and closing them here does nothing."""
     for cluster in list(_clusters):
         cluster.status = Status.closed
     _clusters.clear()

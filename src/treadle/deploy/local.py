@@ -11,32 +11,32 @@ from dask.system import CPU_COUNT
 from treadle.comm.security import Security
 from treadle.deploy.spec import SpecCluster
 from treadle.unused_settings import take_dashboard_options
-from treadle.utils.cpus import nprocesses_nthreads as nprocesses_nthreads  # where others look for it
+from treadle.utils.cpus import nprocesses_nthreads as nprocesses_nthreads  # users import it from here
 
 _NANNY = "treadle.nanny.server.Nanny"
 _WORKER = "treadle.worker.server.Worker"
 
 
 class LocalCluster(SpecCluster):
-    """A scheduler in this process and workers beside it: each in a process of its own with a nanny, or in this process too.
+    """A scheduler in this process, and workers: each in a process of its own with a nanny, or in this process too.
 
     n_workers, threads_per_worker
-        Together as many threads as there are CPUs, if not given.
+        By default, together as many threads as there are CPUs.
     processes
-        False: the workers are in this process, and it needs no network unless a port is asked for.
+        False: the workers run in this process, and the cluster needs no network unless a port is asked for.
     host, scheduler_port, interface, protocol
-        Where it listens: 127.0.0.1 and a free port unless said otherwise.
+        Where the scheduler listens; by default on 127.0.0.1 and a free port.
     silence_logs
-        Log level from which on the servers in this process log; None or False leaves logging alone.
+        The lowest level that the servers in this process log; None or False leaves logging alone.
     security
-        None: a new random secret, which ``cluster.security`` has for clients. A ``Security``, or a dict of its arguments.
+        A ``Security``, or a dict of its arguments. None makes a new random secret, which clients find in ``cluster.security``.
     worker_class
-        A class, or its dotted name, to be used for the workers.
+        The class of the workers, or its dotted name.
     journal
-        A directory where the scheduler keeps what must outlive it: after ``close``, other processes' clients wait for a cluster with the
-        same journal, ``scheduler_port`` and ``security``; ``Client.shutdown`` is the end. (``docs/reliability.md``)
+        A directory for what must outlive the scheduler. After ``close``, other processes' clients wait for a cluster with the
+        same journal, ``scheduler_port`` and ``security``; ``Client.shutdown`` ends it for good. See ``docs/reliability.md``.
     scheduler_kwargs, worker_kwargs
-        More arguments of the scheduler, and of the workers (``memory_limit=``, ``resources=``, ``local_directory=``, ...).
+        More arguments for the scheduler, and for the workers (``memory_limit=``, ``resources=``, ``local_directory=``, ...).
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class LocalCluster(SpecCluster):
         journal: str | os.PathLike[str] | None = None,
         **worker_kwargs: Any,
     ) -> None:
-        # Before the servers' names are silenced, and once for all of them.
+        # Here, before the servers' loggers are silenced, and once for all servers.
         take_dashboard_options(worker_kwargs)
         scheduler_kwargs = dict(scheduler_kwargs or {})
         take_dashboard_options(scheduler_kwargs)
@@ -66,7 +66,7 @@ class LocalCluster(SpecCluster):
         if processes is None:
             processes = worker_class is None or _is_nanny(worker_class)
         elif not processes and worker_class is not None and _is_nanny(worker_class):
-            raise ValueError("processes=False, but worker_class starts processes")
+            raise ValueError("processes=False contradicts worker_class, which starts processes; leave out one of them")
         n_workers, threads_per_worker = _sizes(n_workers, threads_per_worker, processes)
         if not processes and not scheduler_port and host is None and interface is None and protocol is None:
             protocol = "inproc"
@@ -95,7 +95,7 @@ class LocalCluster(SpecCluster):
 
 
 def _sizes(n_workers: int | None, threads_per_worker: int | None, processes: bool) -> tuple[int, int]:
-    """Number of workers and threads of each. Raises ValueError."""
+    """(workers, threads of each). Raises ValueError."""
     if threads_per_worker is not None and threads_per_worker < 1:
         raise ValueError(f"threads_per_worker must be 1 or more, got {threads_per_worker}")
     if n_workers is not None and n_workers < 0:
@@ -111,7 +111,7 @@ def _sizes(n_workers: int | None, threads_per_worker: int | None, processes: boo
 
 
 def _is_nanny(worker_class: Any) -> bool:
-    """Whether it starts a process for its worker: told by what it can do, so that nothing has to be imported."""
+    """Whether the class starts a process for its worker. Recognised by its methods, so that nothing has to be imported."""
     return worker_class == _NANNY or hasattr(worker_class, "instantiate")
 
 
@@ -126,13 +126,13 @@ def _security(security: Security | dict[str, Any] | bool | None) -> Security:
 
 
 def _refuse_what_is_not_there(worker_kwargs: dict[str, Any]) -> None:
-    """Raises NotImplementedError, or TypeError for what was renamed long ago."""
+    """Raises NotImplementedError for an option that does not exist yet, TypeError for one that was renamed long ago."""
     for name in ("services", "worker_services", "service_kwargs", "blocked_handlers"):
         if worker_kwargs.pop(name, None):
             raise NotImplementedError(f"LocalCluster does not take {name}=")
     if worker_kwargs.pop("scheduler_sync_interval", 1) != 1:
-        raise NotImplementedError("scheduler_sync_interval=: what a cluster says of its scheduler is always current here; leave it out")
+        raise NotImplementedError("scheduler_sync_interval= has no meaning here: a cluster always shows the current state; leave it out")
     if "ip" in worker_kwargs:
-        raise TypeError("LocalCluster takes host=, not ip=")
+        raise TypeError("LocalCluster does not take ip=; use host=")
     if "start" in worker_kwargs:
-        raise TypeError("LocalCluster always starts at once; start= is not taken")
+        raise TypeError("LocalCluster does not take start=: it always starts at once; leave it out")

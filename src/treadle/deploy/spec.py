@@ -19,7 +19,7 @@ from treadle.utils.status import Status
 
 logger = logging.getLogger(__name__)
 
-#: For the tasks of a worker that is scaled away; those that take longer run elsewhere.
+#: Seconds for the tasks of a worker that is scaled away to finish; longer tasks run again elsewhere.
 _RETIRE_TIMEOUT_S = 30.0
 
 #: ``{"cls": class or dotted name, "options": keyword arguments}``
@@ -27,10 +27,10 @@ Spec = Mapping[str, Any]
 
 
 class SpecCluster(Cluster):
-    """A cluster of what ``scheduler`` and ``workers`` (by name) specify; ``worker`` is the specification of those that ``scale`` adds.
+    """A cluster made from specifications: ``scheduler``, ``workers`` (by name), and ``worker`` for those that ``scale`` adds.
 
-    ``cls`` of a worker is called with the scheduler's address, ``name=`` and the options; it is awaited to start, and has
-    ``close``, ``finished`` and ``status``.
+    ``cls`` of a worker is called with the scheduler's address, ``name=`` and the options. The object is awaited to start it, and
+    has ``close``, ``finished`` and ``status``.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class SpecCluster(Cluster):
         self.worker_spec: dict[Any, Spec] = copy.copy(dict(workers or {}))
         self.new_spec = worker
         self.scheduler: Any = None
-        #: The workers (or their nannies) that run, by name. Follows ``worker_spec``, see ``_follow_spec``.
+        #: The running workers (or their nannies), by name. ``_follow_spec`` makes them match ``worker_spec``.
         self.workers: dict[Any, Any] = {}
         self._next_name = 0
         self._reconciling: asyncio.Lock | None = None
@@ -83,7 +83,7 @@ class SpecCluster(Cluster):
             outcomes = await asyncio.gather(*(_close_worker(worker, timeout_s) for worker in workers), return_exceptions=True)
             for outcome in outcomes:
                 if isinstance(outcome, Exception):
-                    logger.warning("A worker of %s could not be closed in good order: %s", self.name, outcome)
+                    logger.warning("A worker of %s did not close in good order: %s", self.name, outcome)
             if self.scheduler is not None:
                 await self.scheduler.close()
         finally:
@@ -93,7 +93,7 @@ class SpecCluster(Cluster):
 
     @property
     def plan(self) -> set[Any]:
-        """Names of the workers that there shall be."""
+        """Names of the workers that the cluster is meant to have."""
         return set(self.worker_spec)
 
     @property
@@ -102,17 +102,18 @@ class SpecCluster(Cluster):
         return set(self.workers)
 
     def scale(self, n: int) -> Any:
-        """Have ``n`` workers: starts or stops some. Returns at once; ``wait_for_workers`` waits. An awaitable waits by itself."""
+        """Start or stop workers until there are ``n``. Returns at once (``wait_for_workers`` waits); the awaitable of an asynchronous
+        cluster waits itself."""
         if n < 0:
-            raise ValueError(f"a cluster cannot have {n} workers")
+            raise ValueError(f"a cluster cannot have {n} workers; n must be 0 or more")
         return self._respec(self._scale_spec, n)
 
     def scale_up(self, n: int) -> Any:
-        """Have at least ``n`` workers."""
+        """Start workers until there are at least ``n``."""
         return self._respec(self._scale_spec, max(n, len(self.worker_spec)))
 
     def scale_down(self, workers: Iterable[Any]) -> Any:
-        """Stop the workers of these names."""
+        """Stop the workers with these names."""
         return self._respec(self._drop_from_spec, list(workers))
 
     def _respec(self, change: Any, argument: Any) -> Any:
@@ -131,7 +132,7 @@ class SpecCluster(Cluster):
 
     def _scale_spec(self, n: int) -> None:
         while len(self.worker_spec) > n:
-            # The youngest first, and those that do not even run before all others.
+            # Workers that are not running yet are dropped first, then the youngest.
             idle = [name for name in self.worker_spec if name not in self.workers]
             del self.worker_spec[idle[-1] if idle else next(reversed(self.worker_spec))]
         while len(self.worker_spec) < n:
@@ -144,7 +145,7 @@ class SpecCluster(Cluster):
     def new_worker_spec(self) -> dict[Any, Spec]:
         """The specification of one more worker, by its name."""
         if self.new_spec is None:
-            raise ValueError("this cluster was made without worker=, the specification of workers to add; it cannot grow")
+            raise ValueError("this cluster cannot grow: it was made without worker=, the specification of workers to add")
         while self._next_name in self.worker_spec or self._next_name in self.workers:
             self._next_name += 1
         name, self._next_name = self._next_name, self._next_name + 1
@@ -158,9 +159,9 @@ class SpecCluster(Cluster):
             raise
 
     async def _follow_spec(self) -> None:
-        """Stop the workers that are not in ``worker_spec`` any more, start those that are missing, all at the same time.
+        """Stop the workers that are no longer in ``worker_spec``, and start the missing ones, all at the same time.
 
-        Raises what kept one from starting; that one is out of ``worker_spec`` then.
+        Raises the error of a worker that did not start, and removes that worker from ``worker_spec``.
         """
         assert self._reconciling is not None
         async with self._reconciling:
@@ -185,7 +186,7 @@ class SpecCluster(Cluster):
             raise failures[0]
 
     async def _retire(self, names: list[Any]) -> None:
-        """Have them finish their tasks, for a while, and hand over their values. Those that cannot are closed all the same."""
+        """Give workers some time to finish their tasks and hand over their values. Those that cannot are closed all the same."""
         if names and hasattr(self.scheduler, "retire_workers"):
             await self.scheduler.retire_workers(names=[str(name) for name in names], close_workers=False, timeout_s=_RETIRE_TIMEOUT_S)
 
@@ -197,7 +198,7 @@ class SpecCluster(Cluster):
         return worker
 
     def _gone(self, name: Any, worker: Any) -> None:
-        """One that was told to restart has another one after it; the others are not asked for any more."""
+        """A worker has ended by itself. If it was told to restart, another takes its place; else the cluster shrinks by one."""
         if self.workers.get(name) is not worker:
             return
         del self.workers[name]
@@ -214,7 +215,7 @@ class SpecCluster(Cluster):
     def scheduler_address(self) -> str:
         try:
             return str(self.scheduler.address) if self.scheduler is not None else ""
-        except ValueError:  # it has none before it is started
+        except ValueError:  # the scheduler has no address before it is started
             return ""
 
     @property
@@ -236,18 +237,18 @@ class SpecCluster(Cluster):
 
 
 class _Scaling:
-    """What an asynchronous ``scale`` returns: goes on by itself, and may be awaited."""
+    """What an asynchronous ``scale`` returns: the scaling goes on by itself, and may be awaited."""
 
     def __init__(self, task: asyncio.Task[None]) -> None:
         self._task = task
-        task.add_done_callback(lambda task: task.cancelled() or task.exception())  # nobody has to look
+        task.add_done_callback(lambda task: task.cancelled() or task.exception())  # so that an exception nobody awaits is not reported
 
     def __await__(self) -> Any:
         return asyncio.shield(self._task).__await__()
 
 
 def _resolve(cls: Any) -> Any:
-    """A class, or the one of that dotted name. Raises ImportError, AttributeError."""
+    """The class itself, or the class with that dotted name. Raises ImportError, AttributeError."""
     if isinstance(cls, str):
         module, _, name = cls.rpartition(".")
         return getattr(import_module(module), name)
@@ -255,9 +256,9 @@ def _resolve(cls: Any) -> Any:
 
 
 async def _watch(cluster: weakref.ref[SpecCluster], name: Any, worker: Any) -> None:
-    """A worker that closes by itself (the scheduler retired it, or its scheduler is gone) is not asked for any more.
+    """Tell the cluster when a worker closes by itself (the scheduler retired it, or is gone).
 
-    Does not keep the cluster alive: one that nobody closes shall be noticed when nobody has it any more.
+    The weak reference does not keep the cluster alive, so that an unclosed cluster is noticed when nobody refers to it any more.
     """
     await worker.finished()
     if (alive := cluster()) is not None:
@@ -273,7 +274,7 @@ async def _close_worker(worker: Any, timeout_s: float) -> None:
 
 
 def _silence(level: int | str | None) -> Any:
-    """Let the servers in this process log from ``level`` on only; returns what undoes it."""
+    """Let the servers in this process log only from ``level`` on; returns a function that undoes this."""
     if not level:
         return lambda: None
     log = logging.getLogger("treadle")

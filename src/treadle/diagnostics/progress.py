@@ -1,4 +1,4 @@
-"""A progress bar in the terminal, made of futures' states and of what the scheduler says of its tasks.
+"""A progress bar in the terminal, made from the states of futures and the scheduler's counts of tasks.
 
 It uses the public interface of ``Client`` and ``Future`` only.
 """
@@ -29,7 +29,7 @@ UNFINISHED_STATES: Final = ("waiting", "no-worker", "queued", "processing")
 
 @dataclass(frozen=True)
 class ProgressStatistics:
-    """How far it is: futures finished and failed (failed or cancelled) of all; steps done of all; seconds since the start.
+    """How far the computation is: futures finished, failed (or cancelled) and in all; steps done and in all; seconds since the start.
 
     Steps are what the bar counts: the futures, or all tasks of the cluster.
     """
@@ -43,7 +43,7 @@ class ProgressStatistics:
 
     @property
     def remaining_s(self) -> float | None:
-        """What is left if it goes on as it did so far; None when it is too early to say."""
+        """Seconds left at the present rate; None when it is too early to say."""
         if self.steps_done >= self.steps:
             return 0.0
         if self.steps_done < ESTIMATE_FROM * self.steps or not self.steps_done:
@@ -59,16 +59,16 @@ def progress(
     interval: float | str | None = None,
     file: TextIO | None = None,
 ) -> ProgressStatistics:
-    """Show how far these futures (or persisted collections, or containers of them) are, until all of them are done.
+    """Show the progress of futures (or persisted collections, or containers of them) until all are done.
 
-    Errors are counted and shown, never raised: ``future.result()`` and ``client.gather`` do that.
+    Errors are counted and shown, never raised: ``future.result()`` and ``client.gather`` raise them.
 
-    ``count``: ``"futures"`` counts these; ``"cluster"`` counts all unfinished tasks of the scheduler, which shows the
-    steps in between too, and those of other users. ``interval``: seconds between drawings.
-    ``file``: where to draw, ``sys.stderr`` by default. On a terminal one line is redrawn; anywhere else a plain line
-    is written now and then.
+    ``count``: ``"futures"`` counts the futures; ``"cluster"`` counts all unfinished tasks of the scheduler, including
+    intermediate tasks and those of other users. ``interval``: seconds between drawings.
+    ``file``: where to draw, ``sys.stderr`` by default. On a terminal one line is redrawn; elsewhere a plain line
+    is written from time to time.
 
-    Raises TypeError when there is no future in the arguments, ValueError for a ``count`` it does not know, and
+    Raises TypeError when the arguments contain no future, ValueError for an unknown ``count``, and
     NotImplementedError for ``notebook=True`` and for futures of an asynchronous client.
     """
     if notebook:
@@ -99,14 +99,14 @@ def progress(
 
 
 class _Watch:
-    """Counts what is done. Each future is looked at until it is done, then never again."""
+    """Counts what is done. Each future is checked until it is done, then never again."""
 
     def __init__(self, futures: Sequence[Any], client: Any) -> None:
         self._pending = list(futures)
         self._futures = len(futures)
         self._finished = 0
         self._failed = 0
-        #: Asked for the number of unfinished tasks; None when the futures are all there is to count.
+        #: The client to ask for the number of unfinished tasks; None when only the futures are counted.
         self._client = client
         #: The most steps that were seen: a graph arrives at the scheduler in chunks.
         self._steps = self._futures if client is None else 0
@@ -128,9 +128,9 @@ class _Watch:
         return ProgressStatistics(self._finished, self._failed, self._futures, steps_done, self._steps, elapsed)
 
     def wait(self, seconds: float) -> None:
-        """Return after that time, or as soon as all are done."""
+        """Wait for that time, or until all futures are done."""
         deadline = time.perf_counter() + seconds
-        # One future is waited for at a time, so there is one waiting object for any number of futures.
+        # Waits for one future at a time, so that any number of futures needs only one waiting object.
         while self._pending:
             left = deadline - time.perf_counter()
             if left <= 0:
@@ -144,7 +144,7 @@ class _Watch:
             except TimeoutError:
                 break
             except CancelledError:
-                # Its status says so too, and that is what is counted.
+                # The failure is counted by the future's status.
                 pass
         self._count_done()
 
@@ -165,14 +165,14 @@ class _Watch:
 
 
 class _Painter:
-    """Draws: redraws one line on a terminal, writes a line now and then elsewhere."""
+    """Redraws one line on a terminal; writes a line from time to time elsewhere."""
 
     def __init__(self, out: TextIO, terminal: bool, label: str) -> None:
         self._out = out
         self._terminal = terminal
         self._label = f"{label}: " if label else ""
         self._width = 0
-        #: What the last plain line said, without the time; the same is not said twice.
+        #: The content of the last plain line, without the time, so that no line is repeated.
         self._said: tuple[int, int, int] | None = None
 
     def draw(self, now: ProgressStatistics, last: bool = False) -> None:
@@ -188,12 +188,12 @@ class _Painter:
             self._write(self._label + text(now) + "\n")
 
     def leave(self) -> None:
-        """Interrupted: the next output begins on a line of its own."""
+        """End the line after an interrupt, so that the next output begins on a line of its own."""
         if self._terminal:
             self._write("\n")
 
     def _write(self, line: str) -> None:
-        # Nobody may read any more (a closed pipe); the computation is worth more than the bar.
+        # A closed pipe must not end the computation, which is worth more than the bar.
         with suppress(OSError, ValueError):
             self._out.write(line)
             self._out.flush()
@@ -232,7 +232,7 @@ def seconds_text(seconds: float) -> str:
 
 
 def _futures_in(arguments: Iterable[Any]) -> list[Any]:
-    """All futures in the arguments, each once, in order. A container may be nested; a collection holds them in its graph."""
+    """All futures in the arguments, each once, in order; from nested containers and from the graphs of collections, too."""
     found: dict[int, Any] = {}
     queue = list(arguments)
     queue.reverse()

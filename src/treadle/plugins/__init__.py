@@ -1,1 +1,1 @@
-"""What others may plug in: interfaces, and the registry of features."""
+"""What can be plugged in: interfaces, and the registry of features."""

@@ -1,4 +1,4 @@
-"""Where features announce themselves to code that may not import them: factories by name."""
+"""Factories by name: features register here for code that may not import them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ _factories: dict[str, Callable[..., Any]] = {}
 
 
 def register_factory(name: str, factory: Callable[..., Any]) -> None:
-    """Make ``factory(name)`` answer with this one; a later registration replaces an earlier one."""
+    """Register a factory under a name; a later registration replaces an earlier one."""
     _factories[name] = factory
 
 
 def factory(name: str) -> Callable[..., Any]:
-    """The factory of that name. Raises LookupError that names it when nothing was registered."""
+    """The factory with that name. Raises LookupError, which names it, when none is registered."""
     try:
         return _factories[name]
     except KeyError:

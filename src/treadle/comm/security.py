@@ -117,7 +117,7 @@ def find_secret(security: Security | None, settings: SecretSettings, scheduler_f
         looked = "; ".join(["Security(secret=..., secret_file=...)", *(source for _, source in places), str(settings.file)])
         raise AuthenticationError(
             f"no secret found to authenticate with. Looked, in this order, at: {looked}. "
-            f"Set TREADLE_SECRET to the scheduler's secret (it is in the scheduler's secret file), or copy that file here"
+            f"Either set TREADLE_SECRET to the scheduler's secret (it is in the scheduler's secret file), or copy that file here"
         ) from None
 
 

@@ -24,6 +24,7 @@ from treadle.client.cluster.introspection import IntrospectionMethods
 from treadle.client.cluster.proxy import SchedulerProxy
 from treadle.client.data.datasets import DatasetMethods
 from treadle.client.opening import loop_of, scheduler_of, security_of, versions
+from treadle.client.options import text
 from treadle.client.rows.functions import Functions
 from treadle.client.session.ledger import KeyState, Waiter
 from treadle.client.session.peers import PeerPool
@@ -390,6 +391,12 @@ class Client(CollectionMethods, ClusterMethods, DatasetMethods, IntrospectionMet
     ) -> Any:
         """Cancel futures or the tasks of collections: their tasks are forgotten unless other clients want them, or at once
         with ``force``. What waits for them gets FutureCancelledError with ``reason`` and ``msg``."""
+        for name, words in (("reason", reason), ("msg", msg)):
+            if words is not None and not isinstance(words, str):
+                raise TypeError(f"cancel: {name} must be a text, got {type(words).__name__}")
+            text(name, words or "")
+        if force is not True and force is not False:
+            raise TypeError(f"cancel: force must be True or False, got {type(force).__name__}")
         session = self.session
         session.check_open()
         states = [future.state for future in futures_of(futures)]

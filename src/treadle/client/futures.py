@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from html import escape
@@ -219,13 +219,23 @@ def exception_of(failure: Failure) -> BaseException:
 
 
 def flat_futures(obj: Any) -> Iterable[Any]:
-    """The futures in nested lists, tuples, sets, dicts and dask collections, in order, with repetitions."""
+    """The futures in nested lists, tuples, sets, dicts and dask collections, in order, with repetitions.
+
+    Raises ValueError for a container that contains itself.
+    """
+    try:
+        return list(_flat_futures(obj))
+    except RecursionError:
+        raise ValueError(f"a {type(obj).__name__} with futures contains itself, or is nested too deeply") from None
+
+
+def _flat_futures(obj: Any) -> Iterator[Any]:
     if isinstance(obj, Future):
         yield obj
     elif isinstance(obj, dict):
-        yield from itertools.chain.from_iterable(map(flat_futures, obj.values()))
+        yield from itertools.chain.from_iterable(map(_flat_futures, obj.values()))
     elif isinstance(obj, (list, tuple, set, frozenset)):
-        yield from itertools.chain.from_iterable(map(flat_futures, obj))
+        yield from itertools.chain.from_iterable(map(_flat_futures, obj))
 
 
 __all__ = ["CANCELLED", "ERROR", "FINISHED", "LOST", "PENDING", "Future", "error_of", "exception_of", "flat_futures", "watch"]

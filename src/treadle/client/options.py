@@ -81,7 +81,7 @@ def row_options(asked: Mapping[str, Any], annotations: Mapping[str, Any] | None)
         retries=_retries(merged.get("retries")),
         priority=number("priority", merged.get("priority", 0)),
         executor=merged.get("executor"),
-        annotations=_plain(others) or None,
+        annotations=_plain_annotations(others) or None,
     )
 
 
@@ -142,6 +142,13 @@ def text(name: str, value: str) -> str:
     except UnicodeEncodeError as error:
         raise ValueError(f"{name}: this text cannot be sent: {value!a} ({error.reason})") from None
     return value
+
+
+def _plain_annotations(others: dict[str, Any]) -> Any:
+    try:
+        return _plain(others)
+    except RecursionError:
+        raise ValueError(f"annotations {', '.join(others)}: a value contains itself, or is nested too deeply") from None
 
 
 def _plain(value: Any) -> Any:

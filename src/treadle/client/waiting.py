@@ -29,12 +29,18 @@ def futures_of(o: Any, client: Any = None) -> list[Future]:
     With ``client``: raises FuturesCancelledError when that client's keys of some of them are cancelled.
     """
     found: dict[Future, None] = {}
+    #: Containers by identity: one may contain itself.
+    seen: dict[int, Any] = {}
     stack = [o]
     while stack:
         value = stack.pop()
         if isinstance(value, Future):
             found[value] = None
-        elif isinstance(value, dict):
+            continue
+        if id(value) in seen:
+            continue
+        seen[id(value)] = value
+        if isinstance(value, dict):
             stack.extend(reversed(list(value.values())))
         elif isinstance(value, (list, tuple, set, frozenset)):
             stack.extend(reversed(list(value)))

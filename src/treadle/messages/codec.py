@@ -45,3 +45,12 @@ decode_peer_to_worker: Decoder[Any] = Decoder(PeerToWorker)
 decode_worker_to_peer: Decoder[Any] = Decoder(WorkerToPeer)
 decode_nanny_to_scheduler: Decoder[Any] = Decoder(NannyToScheduler)
 decode_scheduler_to_nanny: Decoder[Any] = Decoder(SchedulerToNanny)
+
+
+def check_from_client(message: Message) -> None:
+    """Raises TypeError or ValueError unless the scheduler takes that: what users have given may be in it as it came."""
+    try:
+        decode_client_to_scheduler(encode([message]))
+    except (PeerProtocolError, OverflowError, RecursionError, UnicodeError) as error:
+        cause = error.__cause__ or error
+        raise ValueError(f"{type(message).__name__} cannot be sent to the scheduler: {cause}") from None

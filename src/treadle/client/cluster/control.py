@@ -17,6 +17,7 @@ from treadle.messages.base import FunctionRan
 from treadle.messages.client_scheduler import RanOn, Restart, RunOn, Shutdown
 from treadle.serialize import by_value
 from treadle.serialize.errors import load_error
+from treadle.utils.shown import shown
 
 
 class ClusterMethods(MovingMethods, ExplainingMethods, IntrospectionMethods, ClientBase):
@@ -44,6 +45,7 @@ class ClusterMethods(MovingMethods, ExplainingMethods, IntrospectionMethods, Cli
         """
         if on_error not in ("raise", "return", "ignore"):
             raise ValueError(f"on_error must be 'raise', 'return' or 'ignore', got {on_error!r}")
+        _check_wait(wait)
         if not wait and not asyncio.iscoroutinefunction(function):
             raise ValueError("wait=False is for coroutine functions only")
         payload = by_value.dumps((function, args, kwargs))
@@ -71,6 +73,7 @@ class ClusterMethods(MovingMethods, ExplainingMethods, IntrospectionMethods, Cli
 
     def run_on_scheduler(self, function: Callable[..., Any], *args: Any, wait: bool = True, **kwargs: Any) -> Any:
         """Call a function in the scheduler's process. If it has a parameter ``dask_scheduler`` it gets the scheduler."""
+        _check_wait(wait)
         payload = by_value.dumps((function, args, kwargs))
         return self.sync(self._run_on_scheduler, payload, wait)
 
@@ -149,6 +152,11 @@ class ClusterMethods(MovingMethods, ExplainingMethods, IntrospectionMethods, Cli
 
     def close(self, timeout: Any = None) -> Any:
         raise NotImplementedError("the client says how it closes")
+
+
+def _check_wait(wait: Any) -> None:
+    if wait is not True and wait is not False:
+        raise TypeError(f"wait must be True or False, got {shown(wait)}")
 
 
 def _result_of(ran: FunctionRan) -> tuple[Any, BaseException | None]:

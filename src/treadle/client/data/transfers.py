@@ -73,14 +73,17 @@ class DataMethods(ClientBase):
     def _states_in(self, futures: Any) -> list[KeyState]:
         """The states of all futures in there, each once, in order."""
         states: dict[KeyState, None] = {}
-        if type(futures) is list or type(futures) is tuple:
-            for future in futures:
-                if type(future) is Future and future._client is self:
-                    states[future._state] = None  # type: ignore[index]  # bound, so it has one
-                else:
-                    self._add_states(future, states)
-        else:
-            self._add_states(futures, states)
+        try:
+            if type(futures) is list or type(futures) is tuple:
+                for future in futures:
+                    if type(future) is Future and future._client is self:
+                        states[future._state] = None  # type: ignore[index]  # bound, so it has one
+                    else:
+                        self._add_states(future, states)
+            else:
+                self._add_states(futures, states)
+        except RecursionError:
+            raise ValueError(f"gather: a {type(futures).__name__} contains itself, or is nested too deeply") from None
         return list(states)
 
     def _add_states(self, value: Any, states: dict[KeyState, None]) -> None:

@@ -35,7 +35,7 @@ from treadle.messages.client_scheduler import (
     Sent,
     SubmitTasks,
 )
-from treadle.messages.codec import decode_scheduler_to_client, encode
+from treadle.messages.codec import check_from_client, decode_scheduler_to_client, encode
 from treadle.serialize.errors import dump_error
 from treadle.utils.buffers import Buffers
 from treadle.utils.keys import Key
@@ -154,8 +154,9 @@ class Session(Connecting):
     # ------------------------------------------------------------------------------------------ sending
 
     def send(self, message: Message, buffers: Sequence[Any] = ()) -> None:
-        """From any thread. Raises ClosedClientError."""
+        """From any thread. Raises ClosedClientError, TypeError or ValueError for what the scheduler would drop this client for."""
         self.check_open()
+        check_from_client(message)
         with self.lock:
             self.outgoing.add(message, buffers)
         self.wake_up()

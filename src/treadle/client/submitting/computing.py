@@ -370,7 +370,12 @@ def _asked(terms: Terms) -> dict[str, Any]:
 def _delayed(item: Any) -> Any:
     from dask.delayed import delayed
 
-    return delayed(item)
+    try:
+        return delayed(item)
+    except RecursionError:
+        raise ValueError(
+            f"compute looks for collections in a {type(item).__name__} that contains itself, or is nested too deeply: use traverse=False"
+        ) from None
 
 
 def _refuse_unknown(kwargs: dict[str, Any]) -> None:

@@ -6,14 +6,14 @@ from typing import Annotated, Any
 
 import msgspec
 
-#: A task's key as it travels. ``str`` and numbers as they are; tuples arrive as lists and become tuples
-#: again in ``treadle.utils.keys.key_from_wire``; nothing else is a key.
+#: A task's key as it travels. Text, bytes and numbers travel as they are; tuples arrive as lists and
+#: ``treadle.utils.keys.key_from_wire`` makes tuples of them again; nothing else is a key.
 WireKey = Any
-#: What a number may be is part of its type: a frame with another one is refused when it is decoded, before anybody acts on it.
-#: (Comparisons with nan are false, so that nothing with bounds is nan.)
+#: The types below include the range of a number: the decoder refuses a frame with a number out of range, before anybody acts on it.
+#: (Comparisons with nan are false, so a number with bounds cannot be nan.)
 #: The number of a task, a function, a party or a request.
 Id = Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
-#: How many, or how many bytes.
+#: A number of things, or of bytes.
 Count = Annotated[int, msgspec.Meta(ge=0, lt=2**60)]
 #: A place in an order.
 Rank = Annotated[int, msgspec.Meta(ge=-(2**60), lt=2**60)]
@@ -28,9 +28,9 @@ class Message(msgspec.Struct, array_like=True, gc=False, tag_field="kind"):
 
 
 class TaskError(Message):
-    """How a task failed: the pickled exception and traceback, and both as text for those who cannot unpickle.
+    """How a task failed: the pickled exception and traceback, and both as text for parties that cannot unpickle them.
 
-    ``exception`` may be empty (it could not be pickled); the text never is.
+    ``exception`` is empty if it could not be pickled; its text is never empty.
     """
 
     exception: bytes
@@ -40,11 +40,11 @@ class TaskError(Message):
 
 
 class TaskOptions(Message):
-    """What a user may ask of a task beside running it. Defaults ask for nothing."""
+    """What a user may ask for besides running the task. The defaults ask for nothing."""
 
     #: Addresses, names or hosts of the workers that may run it; ``None`` means any.
     workers: list[str] | None = None
-    #: Whether ``workers`` is a wish (True) or a condition (False).
+    #: Whether ``workers`` is a preference (True) or a condition (False).
     allow_other_workers: bool = False
     resources: dict[str, Amount] | None = None
     retries: Count = 0
@@ -84,7 +84,7 @@ class WorkerIdentity(Message):
 
 
 class Peers(Message):
-    """Sent before the first message that mentions these workers to a party that has not met them."""
+    """Sent to a party before the first message that mentions a worker that the party does not know yet."""
 
     peers: list[Peer]
 
@@ -116,7 +116,7 @@ class Block(Message):
 
 
 class Reply(Message):
-    """The answer to the request of that number. ``value`` is plain msgpack; ``beside``: it is None, and the next buffer holds the value."""
+    """The answer to the request with that number. ``value``: plain msgpack, or None with ``beside``: then the next buffer holds it."""
 
     request: Id
     value: Any
@@ -143,7 +143,7 @@ class RunFunction(Message):
 
 
 class FunctionRan(Message):
-    """``error`` is None and ``payload`` the pickled result, or ``error`` says how it failed. ``beside``: the payload is the next buffer."""
+    """``payload`` is the pickled result (with ``beside``: the next buffer is), or ``error`` says how the function failed."""
 
     request: Id
     payload: bytes
@@ -152,6 +152,6 @@ class FunctionRan(Message):
 
 
 class Heartbeat(Message):
-    """I am alive. ``metrics`` is free-form, numbers by name."""
+    """The sender is alive. ``metrics``: any numbers, by name."""
 
     metrics: dict[str, Any]

@@ -1,15 +1,15 @@
-"""Client and scheduler: what is to be computed, who wants it, and what became of it.
+"""Client and scheduler: which tasks to compute, who wants their values, and what became of them.
 
-Ids: the scheduler gives each client a number in ``ClientWelcome``; the client numbers its tasks and functions
-``number << 32 | n`` with n = 1, 2, ... and never uses one twice. A key travels once, with its id; afterwards
-only the id does. When the key is known already under another id (another client submitted it first),
-the scheduler says so in ``KeysAliased`` and uses the other id from there on; the client may use either.
+Ids: the scheduler gives each client a number in ``ClientWelcome``. The client numbers its tasks and functions
+``number << 32 | n`` with n = 1, 2, ... and never uses an id twice. A key travels once, with its id; afterwards
+only the id travels. When the scheduler knows the key under another id (another client submitted it first),
+it says so in ``KeysAliased`` and uses the other id from then on; the client may use either.
 
 Order: the stream is ordered, so an id may be used as soon as the message that defines it was sent.
 
-Reconnection: frames of a client are numbered (``Sent``), and kept until the scheduler says that it has them (``Received``).
-A client that comes back says its number in ``RegisterClient``; ``ClientWelcome`` says what the scheduler has of it. The client
-sends what is missing once more, and then asks where everything stands (``ConfirmKeys``).
+Reconnection: a client numbers its frames (``Sent``) and keeps them until the scheduler acknowledges them (``Received``).
+A client that comes back states its number in ``RegisterClient``; ``ClientWelcome`` says which frames the scheduler has. The client
+sends the missing ones again, and then asks for the state of its keys (``ConfirmKeys``).
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from treadle.messages.base import (
 
 
 class RegisterClient(Message, tag=1):
-    """First message of a client, on every connection that it makes."""
+    """First message of a client on each connection."""
 
     id: str
     versions: dict[str, str]
-    #: The number that it was given before, when it comes back; 0: it is new.
+    #: The number that the client was given before, if it comes back; 0 if it is new.
     number: Id = 0
 
 
@@ -55,72 +55,72 @@ class DefineFunctions(Message, tag=2):
 
 
 class ForgetFunctions(Message, tag=3):
-    """The client will not name these ids again; tasks that did keep them."""
+    """The client will not name these functions again. Tasks that use them keep them."""
 
     ids: list[Id]
 
 
 class SubmitTasks(Message, tag=4):
-    """A chunk of a graph, a ``map``, or one task; columns, a row a task, dependencies before dependents.
+    """A chunk of a graph, a ``map``, or one task: columns with one row per task, dependencies before dependents.
 
-    A row's function is a function id and its payload what is this call's own (see ``treadle.serialize.spec``; it may refer to
-    the row's dependencies by their position), or function 0 and a pickled graph node.
+    A row has the id of a function, and a payload with the arguments of this call (see ``treadle.serialize.spec``; the payload may
+    refer to the row's dependencies by their position); or function 0, and a pickled graph node as payload.
     The scheduler looks into neither.
     """
 
-    #: Number of this submission at this client; all chunks of one graph share it.
+    #: The client's number of this submission; all chunks of one graph share it.
     submission: Id
     ids: list[Id]
     keys: list[WireKey]
     functions: list[Id]
     payloads: list[bytes]
-    #: Ids each row depends on, without duplicates; None when no row has any.
-    #: A dependency is an earlier row, an earlier submission, or an id given to ``AttachKeys`` before.
+    #: The ids that each row depends on, without duplicates; None when no row has any.
+    #: A dependency is an earlier row, a task submitted earlier, or an id given to ``AttachKeys`` before.
     dependencies: list[list[Id]] | None = None
     #: Ids of this message that the client wants to keep; None means all rows.
     wanted: list[Id] | None = None
     #: Rank of each row in the whole submission, lower first; None means ``first_rank``, ``first_rank + 1``, ...
     ranks: list[Rank] | None = None
     first_rank: Rank = 0
-    #: How many dependents of each row follow in later chunks; None means none. Keeps the row alive until then.
+    #: How many dependents of each row follow in later chunks; None means none. The row's value is kept until they have arrived.
     later_dependents: list[Count] | None = None
-    #: Group name of every row (the part of the key that names the operation); None: derived from each key.
+    #: The group name of all rows (the part of the key that names the operation); None: derived from each key.
     group: str | None = None
     #: The user's priority, higher first.
     priority: Finite = 0
-    #: Submissions closer together than this are of one generation, seconds.
+    #: Submissions that are closer together than this, in seconds, belong to one generation.
     fifo_timeout_s: Amount = 60.0
-    #: For every row that ``row_options`` does not name.
+    #: The options of every row that ``row_options`` does not name.
     options: TaskOptions | None = None
     row_options: list[tuple[Count, TaskOptions]] | None = None
     #: (row, n): the payload of that row is a pickle whose next n out-of-band buffers ride beside this message.
     buffers: list[tuple[Count, Count]] | None = None
-    #: Key of the task that submits, when it is submitted from inside a task.
+    #: The key of the submitting task, if the submission comes from inside a task.
     parent: WireKey | None = None
-    #: The client will want the values of the wanted rows here: small ones shall come with ``KeysInMemory``.
+    #: The client will fetch the values of the wanted rows: small ones are to come with ``KeysInMemory``.
     eager: bool = False
-    #: (row, digest of its task) of rows whose keys do not say all of their tasks. Where such a key is known with another digest, the
-    #: first task stands: ``KeysRedefined``.
+    #: (row, digest of its task) of rows with chosen keys. If such a key is known with another digest, the first task stands, and
+    #: the scheduler answers ``KeysRedefined``.
     digests: list[tuple[int, bytes]] | None = None
-    #: Cancel such rows instead, and what depends on them.
+    #: Cancel such rows, and their dependents, instead.
     strict: bool = False
 
 
 class AttachKeys(Message, tag=5):
-    """The client wants keys that it did not submit itself. Unknown ones are answered by ``KeysCancelled``."""
+    """The client wants keys that it did not submit itself. Unknown keys are answered by ``KeysCancelled``."""
 
     ids: list[Id]
     keys: list[WireKey]
 
 
 class ReleaseKeys(Message, tag=6):
-    """The client no longer wants these. The ids are dead afterwards, on both sides."""
+    """The client no longer wants these keys. Neither side uses the ids afterwards."""
 
     ids: list[Id]
 
 
 class CancelKeys(Message, tag=7):
-    """Release for this client, or for everybody (``force``). Answered by ``KeysCancelled`` to each who loses one."""
+    """Release these keys for this client, or for all clients (``force``). Each client that loses a key gets ``KeysCancelled``."""
 
     ids: list[Id]
     force: bool = False
@@ -135,11 +135,11 @@ class RetryKeys(Message, tag=8):
 
 
 class KeysScattered(Message, tag=9):
-    """The client put these values on workers itself (``PutData``) and wants them kept."""
+    """The client handed these values over to workers (``PutData``) and wants them kept."""
 
     ids: list[Id]
     keys: list[WireKey]
-    #: For each key the numbers of the workers that took it.
+    #: For each key, the numbers of the workers that took its value.
     workers: list[list[Id]]
     nbytes: list[Count]
     types: list[str]
@@ -170,7 +170,7 @@ class RunOn(Message, tag=11):
 
 
 class Restart(Message, tag=12):
-    """Cancel everything, restart all workers. Answered by ``Reply`` or ``Refused`` (TimeoutError)."""
+    """Cancel all tasks and restart all workers. Answered by ``Reply`` or ``Refused`` (TimeoutError)."""
 
     request: Id
     timeout_s: Amount
@@ -182,7 +182,7 @@ class Shutdown(Message, tag=13):
 
 
 class LeaveClient(Message, tag=14):
-    """Last message of a client: everything it wanted is released."""
+    """Last message of a client: all keys that it wanted are released."""
 
 
 class ClientHeartbeat(Heartbeat, tag=15):
@@ -190,32 +190,32 @@ class ClientHeartbeat(Heartbeat, tag=15):
 
 
 class FireAndForget(Message, tag=16):
-    """Keep these running even when no client wants them; released when they are finished or erred."""
+    """Run these tasks even if no client wants them. They are released when they are finished or erred."""
 
     ids: list[Id]
 
 
 class Sent(Message, tag=17):
-    """Last message of a frame, its number: 1, 2, ... All frames have one but those that only register or are a heartbeat."""
+    """Last message of a frame: the frame's number, 1, 2, ... Only frames that register or are a heartbeat have none."""
 
     sequence: Id
-    #: ``Received`` is wanted soon: the client keeps much.
+    #: The client keeps many bytes of frames, and wants ``Received`` soon.
     urgent: bool = False
 
 
 class ConfirmKeys(Message, tag=18):
-    """The client came back, and these are all the keys it wants. Those that the scheduler does not know as wanted are answered
-    by ``KeysCancelled``, and the state of all others is told anew. What it does not name it does not want."""
+    """The client came back, and wants exactly these keys; keys that it does not name are released. The scheduler answers with the
+    state of each key, or ``KeysCancelled`` for those that it does not know as wanted by this client."""
 
     ids: list[Id]
-    #: Keys whose failure it was told: it keeps that, even if the scheduler does not know them.
+    #: Keys whose failure the client was told. It keeps the failure even if the scheduler does not know these keys.
     erred: list[Id] = []
 
 
 class ReattachKeys(Message, tag=19):
-    """The client wants these keys of before, and the scheduler is a new one that may come to know them yet: workers say what they hold.
+    """The client wants these keys from an earlier scheduler. This scheduler is new and may learn of them from workers that come back.
 
-    ``KeysCancelled`` names those that nobody has brought after a while.
+    ``KeysCancelled`` names the keys that no worker has brought after a while.
     """
 
     ids: list[Id]
@@ -223,7 +223,7 @@ class ReattachKeys(Message, tag=19):
 
 
 class Order(Message, tag=20):
-    """Something to do with workers or their data that takes its time. Answered by ``Reply`` or ``Refused``.
+    """A long operation on workers or their data. Answered by ``Reply`` or ``Refused``.
 
     Subjects and options: see ``treadle/scheduler/orders.py``.
     """
@@ -234,24 +234,24 @@ class Order(Message, tag=20):
 
 
 class PublishData(Message, tag=21):
-    """Keep an object under a name, and its keys, whoever wants them, until the name is taken back.
+    """Keep an object under a name, and the keys in it, until the name is unpublished.
 
-    Answered by ``Reply``, or ``Refused`` (KeyError): the name is taken, or a key is not known.
+    Answered by ``Reply``, or by ``Refused`` (KeyError) when the name is taken or a key is unknown.
     """
 
     request: Id
     name: WireKey
-    #: The pickled object; the futures in it are keys there.
+    #: The pickled object, with keys in place of its futures.
     body: bytes
     ids: list[Id]
-    #: In place of what has the name now.
+    #: Replace the object that has the name now.
     override: bool = False
-    #: The answer was lost with a stream: the same once more is no other dataset.
+    #: The message is sent again because its answer was lost with a stream: the same dataset under the name is no conflict.
     again: bool = False
 
 
 class UnpublishData(Message, tag=22):
-    """Take a name back. Answered by ``Reply``, or ``Refused`` (KeyError): nothing is called so."""
+    """Unpublish a name. Answered by ``Reply``, or by ``Refused`` (KeyError) when nothing has the name."""
 
     request: Id
     name: WireKey
@@ -272,9 +272,9 @@ class ClientWelcome(Message, tag=64):
 
 
 class KeysInMemory(Message, tag=65):
-    """These are finished and their values are on that worker; ``type`` names the type of each value.
+    """These tasks are finished and their values are on that worker; ``type`` names the type of each value.
 
-    ``values``: pickles of small values that ride along, in the order of ``ids``; empty for those that do not.
+    ``values``: pickles of small values, in the order of ``ids``; empty for values that do not come with the message.
     """
 
     worker: Id
@@ -284,7 +284,7 @@ class KeysInMemory(Message, tag=65):
 
 
 class KeysErred(Message, tag=66):
-    """These failed, all for the same error. ``blame`` is the key of the task that raised."""
+    """These tasks failed, all because of the same error. ``blame`` is the key of the task that raised it."""
 
     ids: list[Id]
     error: TaskError
@@ -292,13 +292,13 @@ class KeysErred(Message, tag=66):
 
 
 class KeysPending(Message, tag=67):
-    """These were finished or erred and are being computed (again)."""
+    """These tasks were finished or erred, and are being computed again."""
 
     ids: list[Id]
 
 
 class KeysCancelled(Message, tag=68):
-    """The scheduler does not know these any more; the ids are dead.
+    """The scheduler no longer knows these keys. Their ids are not used any more.
 
     Reasons in use: the user's text, "already forgotten", "scheduler-restart", "lost dependencies", "key of another task", "unknown".
     """
@@ -309,26 +309,26 @@ class KeysCancelled(Message, tag=68):
 
 
 class KeysLost(Message, tag=69):
-    """The only copy of this data went away, and there is no recipe to make it again."""
+    """The last replica of this data was lost, and it has no recipe to compute it again."""
 
     ids: list[Id]
 
 
 class KeysAliased(Message, tag=70):
-    """These ids of yours are tasks that have another id already; that one is used from now on."""
+    """These ids of the client stand for tasks that have another id already. The scheduler uses the ``canonical`` id from now on."""
 
     ids: list[Id]
     canonical: list[Id]
 
 
 class KeysRedefined(Message, tag=78):
-    """These ids of yours were to be other tasks than those that their keys stand for already, which they are now."""
+    """The client submitted other tasks under keys that stand for tasks already. These ids now stand for the first tasks."""
 
     ids: list[int]
 
 
 class RanOn(Message, tag=71):
-    """(address, result) for each party that ran it; ``FunctionRan.request`` is of no interest there."""
+    """(address, result) of each party that ran the function; ``FunctionRan.request`` has no meaning there."""
 
     request: Id
     results: list[tuple[str, FunctionRan]]
@@ -345,7 +345,7 @@ class ClientReply(Reply, tag=73):
 
 
 class ClientRefused(Refused, tag=74):
-    """See Refused. With request 0 it speaks of the whole stream, or of the last submission."""
+    """See Refused. Request 0 stands for the whole stream, or for the last submission."""
 
 
 class ClientPeers(Peers, tag=75):
@@ -357,7 +357,7 @@ class ClientPeersGone(PeersGone, tag=76):
 
 
 class Received(Message, tag=77):
-    """The scheduler has the client's frames up to this number (see ``Sent``) and answers for them."""
+    """The scheduler has the client's frames up to this number (see ``Sent``); the client need not keep them."""
 
     sequence: Id
 

@@ -19,18 +19,18 @@ _encoder = msgspec.msgpack.Encoder()
 
 
 def encode(messages: Sequence[Message]) -> bytes:
-    """The body of one frame. Raises TypeError or OverflowError for what msgpack cannot hold."""
+    """The body of one frame. Raises TypeError or OverflowError for values that msgpack cannot hold."""
     return _encoder.encode(messages)
 
 
 class Decoder(Generic[M]):
-    """Decodes the bodies that may arrive from one direction."""
+    """Decodes the bodies of frames of one direction."""
 
     def __init__(self, union: Any) -> None:
         self._decode = msgspec.msgpack.Decoder(list[union]).decode
 
     def __call__(self, body: bytes | bytearray | memoryview) -> list[M]:
-        """The messages of one frame. Raises PeerProtocolError for anything else than such messages."""
+        """The messages of one frame. Raises PeerProtocolError when the body holds anything but messages of this direction."""
         try:
             return self._decode(body)
         except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:

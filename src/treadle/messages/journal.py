@@ -1,8 +1,9 @@
-"""What a scheduler writes down so that another one can take its place: durable records, in the order of what happened.
+"""What a scheduler writes down so that another one can take its place: durable records, in the order of events.
 
-A record here is the body of a record of the file format (``treadle.journal``). Beside a ``FrameRecord`` stands the frame of a client as it
-was received: its body, then its buffers. ``TasksRecord`` is followed by the buffers of its payloads.
-To change a meaning, or a field other than by appending one with a default, raise ``treadle.journal.format.VERSION``.
+A message here is the body of a record of the file format (``treadle.journal``). The buffers of a ``FrameRecord`` are a client's frame
+as it was received: its body, then its buffers. Those of a ``TasksRecord`` are the buffers of its payloads.
+Raise ``treadle.journal.format.VERSION`` when you change the meaning of a record, or its fields in any other way than by appending one
+with a default.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from treadle.messages.base import Message, TaskError, TaskOptions, WireKey, Work
 
 
 class FrameRecord(Message, tag=1):
-    """A client said this, at ``now`` on the scheduler's clock. The frame, or a part of one, rides beside.
+    """A client's frame, or a part of it, received at ``now`` on the scheduler's clock. The frame rides beside.
 
-    ``more``: other parts follow, and records between them; what is in front of a missing part was not written.
+    ``more``: further parts of the frame follow, perhaps after other records. A frame with a missing part does not count.
     """
 
     number: int
@@ -34,7 +35,7 @@ class WorkerRecord(Message, tag=4):
 
     number: int
     identity: WorkerIdentity
-    #: Numbers that it had before.
+    #: The numbers that the worker had before.
     former: list[int]
 
 
@@ -45,7 +46,7 @@ class WorkerGone(Message, tag=5):
 
 
 class MemoryRecord(Message, tag=6):
-    """These came to memory on that worker; columns."""
+    """These tasks came to memory on that worker; columns."""
 
     worker: int
     ids: list[int]
@@ -54,41 +55,41 @@ class MemoryRecord(Message, tag=6):
 
 
 class ReplicasRecord(Message, tag=7):
-    """That worker has copies of these, which nobody can compute."""
+    """That worker has replicas of these values, which cannot be computed."""
 
     worker: int
     ids: list[int]
 
 
 class ErredRecord(Message, tag=8):
-    """The task failed for good; so did what depends on it."""
+    """The task failed for good, and so did its dependents."""
 
     id: int
     error: TaskError
 
 
 class RetriedRecord(Message, tag=11):
-    """An attempt at the task failed. It is tried again, and so many more times."""
+    """An attempt of the task failed. It is tried again, and ``left`` further retries remain."""
 
     id: int
     left: int
 
 
 class LostRecord(Message, tag=2):
-    """Nobody has the value any more."""
+    """No worker has the value any more."""
 
     id: int
 
 
 class UnwantedRecord(Message, tag=10):
-    """That client (0: what is to be done and forgotten) was told that these are lost, and wants them no longer."""
+    """That client (0: fire-and-forget) was told that these values are lost, and no longer wants them."""
 
     number: int
     ids: list[int]
 
 
 class ForgottenRecord(Message, tag=9):
-    """Everything was forgotten at once."""
+    """All tasks were forgotten at once."""
 
     reason: str
 
@@ -97,7 +98,7 @@ class ForgottenRecord(Message, tag=9):
 
 
 class StateRecord(Message, tag=32):
-    """First of a snapshot: the clock, the last generation, and the highest number of a party."""
+    """First record of a snapshot: the clock, the last generation, and the highest number of a party."""
 
     now: float
     generation: float
@@ -105,22 +106,22 @@ class StateRecord(Message, tag=32):
 
 
 class KnownClient(Message, tag=33):
-    """A client, as it stands."""
+    """A client in its present state."""
 
     number: int
     id: str
     versions: dict[str, str]
-    #: Its frames up to this number are taken into account.
+    #: The snapshot includes the client's frames up to this number.
     received: int
     submission: int
     generation: float
     submitted_at: float
-    #: It served an earlier scheduler, and may name what this one was never told.
+    #: The client was with an earlier scheduler, and may name ids that this one was never told.
     stranger: bool = False
 
 
 class NamesRecord(Message, tag=40):
-    """(id that a task had before its value was scattered, its id)."""
+    """(an id that a task had before its value was scattered, its id now)."""
 
     former: list[tuple[int, int]]
 
@@ -134,7 +135,7 @@ class PublishedRecord(Message, tag=41):
 
 
 class FunctionsRecord(Message, tag=34):
-    """Functions; ``clients``: the number of the client that may name it again, or 0."""
+    """Functions. ``clients``: the number of the client that may name the function again, or 0."""
 
     ids: list[int]
     names: list[str]
@@ -143,17 +144,17 @@ class FunctionsRecord(Message, tag=34):
 
 
 class TasksRecord(Message, tag=35):
-    """Tasks, dependencies before dependents; columns, a row a task."""
+    """Tasks, dependencies before dependents; columns with one row per task."""
 
     ids: list[int]
     keys: list[WireKey]
     group_names: list[str]
-    #: Index into ``group_names``.
+    #: Indices into ``group_names``.
     groups: list[int]
     priorities: list[tuple[float, float, int]]
-    #: 0: a pickled graph node.
+    #: 0: the payload is a pickled graph node.
     functions: list[int]
-    #: None: data without a recipe.
+    #: None for data without a recipe.
     payloads: list[bytes | None]
     dependencies: list[list[int]]
     retries: list[int]
@@ -165,7 +166,7 @@ class TasksRecord(Message, tag=35):
 
 
 class HeldRecord(Message, tag=37):
-    """These are in memory on that worker; columns."""
+    """These tasks are in memory on that worker; columns."""
 
     worker: int
     ids: list[int]
@@ -174,7 +175,7 @@ class HeldRecord(Message, tag=37):
 
 
 class FailedRecord(Message, tag=38):
-    """These are erred, for what the task ``blame`` has met."""
+    """These tasks are erred because the task ``blame`` failed."""
 
     ids: list[int]
     error: TaskError
@@ -182,19 +183,19 @@ class FailedRecord(Message, tag=38):
 
 
 class StartRecord(Message, tag=39):
-    """Last of a snapshot: all is told, what is needed may go on, but for what was idle though later chunks will need it."""
+    """Last record of a snapshot: needed tasks may go on, except ``idle`` ones, which only later chunks will need."""
 
     idle: list[int]
 
 
 class WantsRecord(Message, tag=36):
-    """What a client wants (0: what is to be done and forgotten), what else it calls it, and what it will say more of."""
+    """The tasks that a client (0: fire-and-forget) wants, its aliases for tasks, and the tasks of which later chunks have dependents."""
 
     number: int
     ids: list[int]
-    #: (its id, the id).
+    #: (the client's id, the scheduler's id).
     aliases: list[tuple[int, int]]
-    #: (its id, the id, number of its submission, dependents still to come).
+    #: (the client's id, the scheduler's id, number of the submission, dependents still to come).
     expecting: list[tuple[int, int, int, int]]
 
 

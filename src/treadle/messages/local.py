@@ -1,6 +1,6 @@
-"""What never travels: the instructions a worker's core gives to its shell, and the events the shell answers with.
+"""Instructions of a worker's core to its shell, and the shell's events that answer them. They never travel.
 
-Each instruction ends in exactly one event (named in its docstring). Columns have a row a task.
+Each instruction ends in exactly one event, which its docstring names. Columns have one row per task.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from treadle.messages.worker_scheduler import TaskErred
 
 
 class Execute(msgspec.Struct, gc=False):
-    """Run this. Ends in a row of ``ExecutionsDone``, or in ``ExecutionFailed``, ``ExecutionRescheduled``,
-    ``ExecutionUnready``, or in ``TakeBackDone.taken`` when the core asked for it back in time."""
+    """Run this task. Ends in a row of ``ExecutionsDone``, in ``ExecutionFailed``, ``ExecutionRescheduled`` or
+    ``ExecutionUnready``, or in ``TakeBackDone.taken`` when the core takes the task back in time."""
 
     id: int
     key: Any
@@ -27,18 +27,18 @@ class Execute(msgspec.Struct, gc=False):
     payload: bytes
     #: (minus the user's priority, generation, rank): smaller runs first.
     priority: tuple[float, float, int]
-    #: Keys of the values it needs; they are in the store when this is given out.
+    #: Keys of the values that the task needs; they are in the store when the instruction is given.
     dependencies: list[Any] | None = None
     #: Out-of-band buffers of ``payload``.
     buffers: list[Any] | None = None
     #: Name of the worker's executor; None means the thread pool.
     executor: str | None = None
-    #: A small value shall go to the scheduler with the report.
+    #: Whether a small value is to travel to the scheduler with the report.
     eager: bool = False
 
 
 class Fetch(msgspec.Struct, gc=False):
-    """Ask that peer for these values, in one request. Ends in ``FetchDone``, ``FetchBusy`` or ``FetchFailed``."""
+    """Request these values from the peer, in one request. Ends in ``FetchDone``, ``FetchBusy`` or ``FetchFailed``."""
 
     peer: int
     address: str
@@ -49,7 +49,7 @@ class Fetch(msgspec.Struct, gc=False):
 
 
 class ExecutionsDone(msgspec.Struct):
-    """These returned. ``starts`` and ``stops`` are wall-clock seconds."""
+    """These tasks returned. ``starts`` and ``stops``: seconds since the epoch."""
 
     ids: list[int]
     values: list[Any]
@@ -60,7 +60,7 @@ class ExecutionsDone(msgspec.Struct):
 
 
 class ExecutionFailed(msgspec.Struct):
-    """It raised, or its specification could not be unpickled."""
+    """The task raised, or its specification could not be unpickled."""
 
     id: int
     error: TaskError
@@ -69,44 +69,44 @@ class ExecutionFailed(msgspec.Struct):
 
 
 class ExecutionRescheduled(msgspec.Struct):
-    """It raised ``Reschedule``."""
+    """The task raised ``Reschedule``."""
 
     id: int
 
 
 class ExecutionUnready(msgspec.Struct):
-    """A value it needs was dropped before it started; nothing of it ran."""
+    """A value that the task needs was dropped before the task started; nothing of it ran."""
 
     id: int
 
 
 class ExecutionsStarted(msgspec.Struct):
-    """These are executing, and have been for a moment."""
+    """These tasks have been executing for a moment."""
 
     ids: list[int]
 
 
 class ExecutionsSeceded(msgspec.Struct):
-    """These left the thread pool."""
+    """These tasks left the thread pool."""
 
     ids: list[int]
 
 
 class TakeBackDone(msgspec.Struct):
-    """What became of the instruction to take tasks back from the executor: had not started, or had (or is done)."""
+    """The result of taking tasks back from the executor: ``taken`` had not started, ``kept`` had, or are done."""
 
     taken: list[int]
     kept: list[int]
 
 
 class StoreFailed(msgspec.Struct):
-    """The store refused these results of this turn; their reports were taken back (``WorkerOutbox.withdraw_finished``)."""
+    """The store refused these results of this turn; their reports were withdrawn (``WorkerOutbox.withdraw_finished``)."""
 
     rows: list[TaskErred]
 
 
 class FetchDone(msgspec.Struct):
-    """A peer's answer. What was ``asked`` and is in none of the three others is to be asked for again."""
+    """A peer's answer. An id of ``asked`` that is in none of ``ids``, ``missing`` and ``failed`` is to be requested again."""
 
     peer: int
     asked: list[int]
@@ -119,14 +119,14 @@ class FetchDone(msgspec.Struct):
 
 
 class FetchBusy(msgspec.Struct):
-    """The peer serves too many at the moment."""
+    """The peer serves too many requests at the moment."""
 
     peer: int
     asked: list[int]
 
 
 class FetchFailed(msgspec.Struct):
-    """The peer could not be reached, or the connection broke before it had answered."""
+    """The peer could not be reached, or the connection broke before the peer answered."""
 
     peer: int
     asked: list[int]
@@ -143,19 +143,19 @@ class DataPut(msgspec.Struct):
 
 
 class DataLost(msgspec.Struct):
-    """The store no longer has these."""
+    """The store no longer has these values."""
 
     ids: list[int]
 
 
 class BuffersCame(msgspec.Struct):
-    """The out-of-band buffers of the rows of the ``ComputeTasks`` that is the next event."""
+    """The out-of-band buffers of the ``ComputeTasks`` that is the next event, in the order of its rows."""
 
     buffers: list[Any]
 
 
 class Paused(msgspec.Struct):
-    """Hand out no new executions (True), or go on (False)."""
+    """Start no new executions (True), or go on (False)."""
 
     paused: bool
 

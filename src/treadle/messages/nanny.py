@@ -1,4 +1,4 @@
-"""Nanny and scheduler: a supervisor takes orders about its worker process and reports what it saw."""
+"""Nanny and scheduler: a nanny obeys orders about its worker process and reports how the process ended."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class NannyRun(RunFunction, tag=3):
 
 
 class CloseNanny(Message, tag=4):
-    """Stop the worker process, then stop."""
+    """Stop the worker process, then the nanny."""
 
     reason: str
 
 
 class RegisterNanny(Message, tag=64):
-    """First message of a nanny. ``id`` is what its worker says in ``RegisterWorker.nanny``."""
+    """First message of a nanny. Its worker sends the same ``id`` in ``RegisterWorker.nanny``."""
 
     id: str
     name: str
@@ -51,16 +51,16 @@ class WorkerDied(Message, tag=66):
     pid: Count
     exitcode: int
     stderr: str
-    #: What its threads were executing; when the end came from one task, only that.
+    #: The tasks that its threads were executing; if one task caused the end, only that one.
     executing: list[Id] = []
     attempts: list[Count] = []
     #: Seconds since the epoch.
     died_at: Amount = 0.0
-    #: It was told to end, by whoever: nobody is to blame.
+    #: Whether the process was told to end: no task is to blame.
     planned: bool = False
-    #: It was killed for want of memory.
+    #: Whether the process was killed for want of memory.
     out_of_memory: bool = False
-    #: Why the nanny has killed it, if it has, or how it is known that memory was the reason.
+    #: Why the nanny killed the process, or the evidence that memory was the reason; empty if neither.
     reason: str = ""
 
 
@@ -69,7 +69,7 @@ class NannyRan(FunctionRan, tag=67):
 
 
 class NannyHeartbeat(Heartbeat, tag=68):
-    """See Heartbeat. Metrics: ``pid`` of the worker process, ``alive``: 1 when it is there and not stopped, however busy."""
+    """See Heartbeat. Metrics: ``pid`` of the worker process; ``alive``: 1 if it exists and is not stopped, however busy it is."""
 
 
 SchedulerToNanny = NannyWelcome | RestartWorker | NannyRun | CloseNanny

@@ -1,4 +1,4 @@
-"""Events of the scheduler's core that never travel: its shell makes them."""
+"""Events of the scheduler's core that its shell makes. They never travel."""
 
 from __future__ import annotations
 
@@ -6,29 +6,29 @@ import msgspec
 
 
 class ConnectionLost(msgspec.Struct, gc=False):
-    """The party's stream is gone without a goodbye. ``blame``: what a worker was executing may be the reason."""
+    """The party's stream ended without a goodbye. ``blame``: the tasks that a worker was executing may be the reason."""
 
     blame: bool = True
 
 
 class FramesDurable(msgspec.Struct, gc=False):
-    """The journal has these clients' frames up to these numbers on disk."""
+    """The journal has written the frames of these clients, up to these numbers, to disk."""
 
     clients: list[int]
     sequences: list[int]
 
 
 class JournalRead(msgspec.Struct, gc=False):
-    """All records of another scheduler are told. Attempts begin above ``first_attempt``: that one has given none so high."""
+    """All records of an earlier scheduler were read. Attempts begin above ``first_attempt``, which that one has never reached."""
 
     first_attempt: int
 
 
 class WorkerDeath(msgspec.Struct, gc=False):
-    """That worker is no more, as its nanny says or because it was silent for too long. It is removed at once.
+    """The worker is dead, because its nanny says so or because it was silent for too long. It is removed at once.
 
-    ``exact``: it was executing just ``executing`` (ids) as these ``attempts``. ``planned``: it was told to end, nobody is to blame.
-    ``died_at``: seconds since the epoch, 0 if unknown. ``reason``: why it was killed by those who watch it, if it was.
+    ``exact``: it was executing exactly ``executing`` (ids) under these ``attempts``. ``planned``: it was told to end, and no task is
+    to blame. ``died_at``: seconds since the epoch, 0 if unknown. ``reason``: why it was killed, if it was.
     """
 
     exitcode: int | None = None
@@ -43,21 +43,21 @@ class WorkerDeath(msgspec.Struct, gc=False):
 
 
 class ReplicateKeys(msgspec.Struct, gc=False):
-    """The worker with the number ``recipient`` shall have copies of these tasks, by id, as far as they are in memory."""
+    """Give the worker with the number ``recipient`` replicas of these tasks, by id, as far as they are in memory."""
 
     recipient: int
     ids: list[int]
 
 
 class DropReplicas(msgspec.Struct, gc=False):
-    """The worker with the number ``holder`` shall not keep its copies of these tasks, as far as others have some."""
+    """Drop the replicas of these tasks from the worker with the number ``holder``, as far as others have some."""
 
     holder: int
     ids: list[int]
 
 
 class Retire(msgspec.Struct, gc=False):
-    """These workers, by number, take no new tasks, and give back what they have not begun; or (``retiring`` False) go on as others."""
+    """These workers, by number, get no new tasks and give back tasks that they have not begun; ``retiring=False`` ends that."""
 
     numbers: list[int]
     retiring: bool = True
@@ -68,6 +68,6 @@ class Tick(msgspec.Struct, gc=False):
 
 
 class Forget(msgspec.Struct, gc=False):
-    """Cancel and forget all tasks of everybody; ``reason`` is what clients are told."""
+    """Cancel and forget all tasks of all clients, which are told the ``reason``."""
 
     reason: str

@@ -1,10 +1,10 @@
 """Worker and scheduler: assignments, and reports of what became of them.
 
-Every assignment of a task to a worker has an attempt number, unique for the task. A report of an attempt that is not
-the current one is stale: the scheduler drops it (and tells the worker to drop the value).
+Every assignment of a task to a worker has an attempt number, unique for the task. A report of any other than the current
+attempt is stale: the scheduler drops the report, and tells the worker to drop the value.
 
-Reconnection: a worker whose stream broke registers again and says what it has (``Inventory``). The scheduler compares that with
-what it knows, and sends what follows: assignments that never arrived, keys to drop, holders that changed.
+Reconnection: a worker whose stream broke registers again with an ``Inventory`` of what it has. The scheduler compares it with
+its own state and sends the difference: assignments that never arrived, keys to drop, holders that changed.
 """
 
 from __future__ import annotations
@@ -37,25 +37,25 @@ class WorkerWelcome(Message, tag=1):
 
     number: Id
     scheduler_id: str
-    #: The scheduler knew the worker.
+    #: Whether the scheduler knew the worker.
     known: bool = False
 
 
 class LearnFunctions(Message, tag=2):
-    """Functions, pickled, by id; sent once to each worker, before the first task that names them."""
+    """Functions, pickled, by id. Sent once to each worker, before the first task that names them."""
 
     ids: list[Id]
     bodies: list[bytes]
 
 
 class UnlearnFunctions(Message, tag=3):
-    """No task of these functions will come any more."""
+    """No further task will name these functions."""
 
     ids: list[Id]
 
 
 class ComputeTasks(Message, tag=4):
-    """Run these: columns, a row a task. See ``SubmitTasks`` for functions, payloads and buffers."""
+    """Run these tasks: columns with one row per task. See ``SubmitTasks`` for functions, payloads and buffers."""
 
     ids: list[Id]
     keys: list[WireKey]
@@ -64,21 +64,21 @@ class ComputeTasks(Message, tag=4):
     payloads: list[bytes]
     #: (minus the user's priority, generation, rank): smaller runs first.
     priorities: list[tuple[Finite, Finite, Rank]]
-    #: Ids each row depends on; None when no row has any.
+    #: The ids that each row depends on; None when no row has any.
     dependencies: list[list[Id]] | None = None
-    #: Each dependency of this message once. The worker itself may be among the holders.
+    #: The holders of each dependency in this message, once. The worker itself may be among them.
     holders: list[Holders] | None = None
     row_options: list[tuple[Count, TaskOptions]] | None = None
     buffers: list[tuple[Count, Count]] | None = None
-    #: Rows whose value, when it is small, shall be in ``TasksFinished``, too.
+    #: Rows whose value, if it is small, is to come with ``TasksFinished``.
     eager: list[Id] | None = None
 
 
 class DropKeys(Message, tag=5):
-    """Forget these: free the value, abandon what has not started, ignore the result of what has.
+    """Forget these tasks: free the value, do not start a task that is waiting, ignore the result of one that is executing.
 
-    A value may be there that the scheduler does not count on, and the news of it be on its way: of those in ``unconfirmed``
-    that were there, the worker says so by ``ReplicasDropped``. So it does of values that it has announced more than once.
+    ``unconfirmed``: ids of values that the worker may have although the scheduler does not count on them, because a report may be
+    on its way. For those that it had, and for values that it has announced more than once, the worker answers ``ReplicasDropped``.
     There is no other answer.
     """
 
@@ -87,7 +87,7 @@ class DropKeys(Message, tag=5):
 
 
 class TakeBack(Message, tag=6):
-    """Give these back if they have not started. Answered by ``TasksTakenBack``."""
+    """Give these tasks back if they have not started. Answered by ``TasksTakenBack``."""
 
     ids: list[Id]
     attempts: list[Count]
@@ -100,7 +100,7 @@ class HoldersChanged(Message, tag=7):
 
 
 class FetchReplicas(Message, tag=8):
-    """Fetch and keep a copy of these. Reported by ``ReplicasAdded``."""
+    """Fetch these values and keep a replica of each. Reported by ``ReplicasAdded``."""
 
     holders: list[Holders]
 
@@ -110,7 +110,7 @@ class WorkerRun(RunFunction, tag=9):
 
 
 class CloseWorker(Message, tag=10):
-    """Stop. ``restart``: the nanny shall start another one."""
+    """Stop the worker. ``restart``: its nanny starts another one."""
 
     reason: str
     restart: bool = False
@@ -125,11 +125,11 @@ class WorkerPeersGone(PeersGone, tag=12):
 
 
 class WorkerRefused(Refused, tag=13):
-    """The scheduler does not take this worker; request is 0. The worker closes and says why."""
+    """The scheduler does not accept this worker; ``request`` is 0. The worker logs the reason and closes."""
 
 
 class KeysRenumbered(Message, tag=14):
-    """These values of the worker have other ids from here on (same length)."""
+    """These values of the worker have the ids ``canonical`` from now on (columns of the same length)."""
 
     ids: list[Id]
     canonical: list[Id]
@@ -149,53 +149,53 @@ class TaskErred(Message):
 
 
 class Inventory(Message):
-    """What a worker has when it comes back. Keys and types in columns, a row a task."""
+    """What a worker has when it comes back. Columns with one row per task."""
 
-    #: Values it holds; ``types`` index into ``type_names``.
+    #: The values that it holds; ``types`` are indices into ``type_names``.
     ids: list[Id]
     keys: list[WireKey]
     nbytes: list[Count]
     types: list[Count]
     type_names: list[str]
-    #: What was handed over by clients a moment ago, if it is here still or not: their news of it may be on its way.
+    #: Values that clients handed over a moment ago, whether the worker still has them or not: the clients' reports may be on their way.
     fresh: list[Id]
-    #: Assignments that are not finished, and how far they are: 0 not started, 1 executing, 2 left the thread pool.
+    #: Assignments that are not finished. ``stages``: 0 not started, 1 executing, 2 left the thread pool.
     assigned: list[Id]
     assigned_keys: list[WireKey]
     attempts: list[Count]
     stages: list[Count]
-    #: Failures of late, whose reports may have been lost.
+    #: Recent failures, whose reports may have been lost.
     erred: list[TaskErred]
-    #: Values that it waits for from others.
+    #: Values that it is waiting for from other workers.
     fetching: list[Id]
-    #: Functions, and numbers of workers, that it was told of.
+    #: The functions and the workers' numbers that it knows.
     functions: list[Id]
     peers: list[Id]
     status: str
-    #: Its own number before: clients may have been told that. And the ones that it had before that one, the last of them.
+    #: The number that it had until now, and the last ones that it had before: clients may know them.
     number: Id = 0
     former: list[Id] | None = None
 
 
 class ExplainTask(Message, tag=15):
-    """What does the worker know of the task ``id``, and what does it wait for there? Answered by ``TaskExplained``."""
+    """Where does the task ``id`` stand on the worker, and what does it wait for? Answered by ``TaskExplained``."""
 
     request: Id
     id: Id
 
 
 class RegisterWorker(Message, tag=64):
-    """First message of a worker, on every connection that it makes."""
+    """First message of a worker on each connection."""
 
     identity: WorkerIdentity
-    #: None: it is new, and has nothing.
+    #: None for a new worker, which has nothing.
     inventory: Inventory | None = None
 
 
 class TasksFinished(Message, tag=65):
-    """Columns, a row a task. The value is stored on the worker; ``types`` index into ``type_names``.
+    """Columns with one row per task. The values are stored on the worker; ``types`` are indices into ``type_names``.
 
-    ``values``: pickles of small values of eager rows, empty for all others. The scheduler passes them on and keeps none.
+    ``values``: pickles of small values of eager rows, empty for all other rows. The scheduler passes them on and keeps none.
     """
 
     ids: list[Id]
@@ -210,22 +210,22 @@ class TasksFinished(Message, tag=65):
 
 
 class TasksErred(Message, tag=66):
-    """These raised, or their result or specification could not be (un)pickled."""
+    """These tasks raised, or their specification could not be unpickled, or their result not pickled."""
 
     tasks: list[TaskErred]
 
 
 class TasksRescheduled(Message, tag=67):
-    """These raised ``Reschedule``: run them elsewhere."""
+    """These tasks raised ``Reschedule``: run them elsewhere."""
 
     ids: list[Id]
     attempts: list[Count]
 
 
 class TasksStarted(Message, tag=68):
-    """These are executing, and have been for a moment. Short tasks finish without it.
+    """These tasks have been executing for a moment. Short tasks finish without this message.
 
-    What a dead worker was executing last is what is blamed for its death.
+    Tasks that a worker was executing when it died are blamed for its death.
     """
 
     ids: list[Id]
@@ -233,14 +233,14 @@ class TasksStarted(Message, tag=68):
 
 
 class TasksSeceded(Message, tag=69):
-    """These left the thread pool; their threads' places are free again."""
+    """These tasks left the thread pool, and other tasks may take their places in it."""
 
     ids: list[Id]
     attempts: list[Count]
 
 
 class TasksTakenBack(Message, tag=70):
-    """Answer to ``TakeBack``: given back, or started (or finished) already, or not known."""
+    """Answer to ``TakeBack``: ``ids`` are given back; ``kept`` have started or finished already, or are unknown."""
 
     ids: list[Id]
     attempts: list[Count]
@@ -248,19 +248,20 @@ class TasksTakenBack(Message, tag=70):
 
 
 class ReplicasAdded(Message, tag=71):
-    """The worker fetched copies of these."""
+    """The worker has replicas of these."""
 
     ids: list[Id]
 
 
 class ReplicasDropped(Message, tag=72):
-    """The worker no longer has these, of its own accord."""
+    """The worker no longer has these values."""
 
     ids: list[Id]
 
 
 class ReplicasMissing(Message, tag=73):
-    """These could not be had from those holders (same length). The worker waits for ``HoldersChanged`` or ``DropKeys``."""
+    """These values could not be fetched from these holders (columns of the same length). The worker waits for ``HoldersChanged``
+    or ``DropKeys``."""
 
     ids: list[Id]
     holders: list[Id]
@@ -271,13 +272,13 @@ class WorkerHeartbeat(Heartbeat, tag=74):
 
 
 class WorkerStatus(Message, tag=75):
-    """``running`` or ``paused`` (gets no new tasks)."""
+    """``status``: ``running`` or ``paused`` (the worker gets no new tasks)."""
 
     status: str
 
 
 class LeaveWorker(Message, tag=76):
-    """Last message of a worker that stops on purpose; nobody is blamed."""
+    """Last message of a worker that stops on purpose; no task is blamed."""
 
     reason: str
 
@@ -287,18 +288,18 @@ class WorkerRan(FunctionRan, tag=77):
 
 
 class LeaveGracefully(Message, tag=78):
-    """The worker wants to leave: it finishes what it executes, its values go to others, then it is told to close (``CloseWorker``)."""
+    """The worker wants to leave: it finishes what it executes, others take its values, then the scheduler sends ``CloseWorker``."""
 
     restart: bool = False
 
 
 class TaskExplained(Message, tag=79):
-    """Where a task stands on this worker. ``executing_s``: None unless it executes. ``reasons``: in words, for people."""
+    """Where a task stands on this worker. ``executing_s``: seconds, None unless it executes. ``reasons``: sentences for people."""
 
     request: Id
-    #: The name of its state, ``"executing"``, or ``"unknown"`` when the worker was not given it.
+    #: The name of its state, or ``"unknown"`` if the worker does not know the task.
     state: str
-    #: None: it was not made by one here.
+    #: None if the worker has no attempt of the task.
     attempt: Id | None
     executing_s: Amount | None
     reasons: list[str]

@@ -1,4 +1,4 @@
-"""Peers: a worker or a client asks a worker for values, or gives it some. Requests are answered in any order."""
+"""Peers: a worker or a client requests values from a worker, or hands values over to it. Requests are answered in any order."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from treadle.messages.base import Block, Count, Id, Message, Refused, TaskError,
 
 
 class GetData(Message, tag=1):
-    """Send the values of these. Answered by ``Data`` or ``Busy``."""
+    """Send these values. Answered by ``Data`` or ``Busy``."""
 
     request: Id
     ids: list[Id]
@@ -22,10 +22,10 @@ class PutData(Message, tag=2):
 
 
 class Data(Message, tag=64):
-    """Values, in blocks; what is not here; and what could not be pickled.
+    """Values, in blocks; ids of values that the worker does not have (``missing``), or could not pickle (``failed``).
 
-    Buffers of the blocks ride beside, in the order of the blocks. The answer may cover only some of the
-    ids asked for (it is bounded in bytes): an id that is in none of the three is to be asked for again.
+    Buffers of the blocks ride beside, in the order of the blocks. The answer has a limit in bytes and may cover only some of the
+    requested ids: an id that is in none of the three is to be requested again.
     """
 
     request: Id
@@ -35,13 +35,13 @@ class Data(Message, tag=64):
 
 
 class Busy(Message, tag=65):
-    """Too many requests at once: ask again in a while."""
+    """The worker serves too many requests: ask again after a while."""
 
     request: Id
 
 
 class DataStored(Message, tag=66):
-    """Sizes and type names of what was stored, in the order of ``PutData.ids``."""
+    """Sizes in bytes and type names of the stored values, in the order of ``PutData.ids``."""
 
     request: Id
     nbytes: list[Count]

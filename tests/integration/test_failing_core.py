@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import threading
 import time
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from treadle import Client
+from treadle import Client, LocalCluster
 from treadle.comm.security import Security
 from treadle.exceptions import CoreFailedError
 from treadle.messages.client_scheduler import RetryKeys, SubmitTasks
@@ -185,3 +186,23 @@ def test_a_record_that_it_fails_on_does_not_end_the_next_scheduler(monkeypatch: 
             scheduler.validate()
 
     asyncio.run(restart())
+
+
+@pytest.mark.parametrize("processes", [False, True], ids=["threads", "processes"])
+def test_in_a_local_cluster(monkeypatch: pytest.MonkeyPatch, processes: bool) -> None:
+    monkeypatch.setattr(server, "Transitions", lambda *arguments: Fragile(Transitions(*arguments), names_poison))
+    with LocalCluster(n_workers=2, threads_per_worker=1, processes=processes) as local, Client(local) as client:
+        before = client.map(add_one, range(20))
+        assert client.gather(before) == list(range(1, 21))
+        with pytest.raises(CoreFailedError, match="the heap is broken"):
+            client.submit(add_one, 1, key="poison").result(timeout=LIMIT_S)
+        assert client.submit(add_one, 41).result(timeout=LIMIT_S) == 42
+        client.wait_for_workers(2, timeout=LIMIT_S)
+        assert client.gather(before) == list(range(1, 21))
+        if processes:
+            # Nannies are back, too: they replace what dies.
+            deadline = time.monotonic() + LIMIT_S
+            while len(local.scheduler._nannies.numbers) < 2 and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert len(client.run(os.getpid, nanny=True)) == 2
+        assert local.scheduler.status is Status.running

@@ -106,12 +106,17 @@ def set_long_running(state: ClusterState, task: TaskState, worker: WorkerState) 
 
 
 def raise_estimate(state: ClusterState, task: TaskState, worker: WorkerState) -> None:
-    """It is executing, and takes longer than a moment: what stands behind it may be better off elsewhere."""
-    if task.estimate_s < STARTED_S:
+    """It is executing, and takes longer than a moment: what stands behind it may be better off elsewhere.
+
+    Perhaps more is known by now of what such tasks take than when it was assigned.
+    """
+    estimate = max(STARTED_S, expected_duration(state, task))
+    more = estimate - task.estimate_s
+    if more > 0:
         if task not in worker.long_running:
-            worker.occupancy += STARTED_S - task.estimate_s
-        task.account.used_s += (STARTED_S - task.estimate_s) * task.account.rate
-        task.estimate_s = STARTED_S
+            worker.occupancy += more
+        task.account.used_s += more * task.account.rate
+        task.estimate_s = estimate
         state.touch(worker)
 
 

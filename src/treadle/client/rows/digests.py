@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from hashlib import blake2b
-from types import CodeType, FunctionType, MethodType
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, Final
 
 from dask._task_spec import Alias, DataNode, NestedContainer, Task, TaskRef
@@ -113,6 +113,8 @@ class _Content:
             self.add_named(value.kwargs)
         elif kind is FunctionType:
             self._add_function(value)
+        elif kind is BuiltinFunctionType and isinstance(value.__self__, (ModuleType, type(None))):
+            self.add(b"name", f"{value.__module__}:{value.__qualname__}".encode())
         elif kind is MethodType:
             self.add(b"method", value.__func__.__qualname__.encode())
             self.add_value(value.__self__)

@@ -40,8 +40,8 @@ class Admin:
         self._tell = tell
         self._scheduler = scheduler
         self._next_request = 1
-        #: Requests under way, by the number that the asked party answers with: which session was asked, and the kind of its answer.
-        self._waiting: dict[int, tuple[int, type, asyncio.Future[Any]]] = {}
+        #: Requests under way, by the session that was asked and the number that it answers with: the kind of the answer.
+        self._waiting: dict[int, dict[int, tuple[type, asyncio.Future[Any]]]] = {}
 
     # -------------------------------------------------------------------------------- requests to one party
 
@@ -50,34 +50,39 @@ class Admin:
         request = self._next_request
         self._next_request += 1
         future: asyncio.Future[A] = asyncio.get_running_loop().create_future()
-        self._waiting[request] = (number, kind, future)
+        self._waiting.setdefault(number, {})[request] = (kind, future)
         if not self._sessions.send(number, [make(request)], []):
-            del self._waiting[request]
+            self._take(number, request)
             future.set_exception(ConnectionError("the party has gone away, or what it was to be asked cannot be sent"))
         return future
 
     def answered(self, number: int, answer: Any) -> None:
         """That session says something that has a ``request``. What it was not asked is nobody's answer."""
         request: int = answer.request
-        waiting = self._waiting.get(request)
-        if waiting is None or waiting[0] != number or type(answer) is not waiting[1]:
+        waiting = self._waiting.get(number, {}).get(request)
+        if waiting is None or type(answer) is not waiting[0]:
             return
-        del self._waiting[request]
-        if not waiting[2].done():
-            waiting[2].set_result(answer)
+        self._take(number, request)
+        if not waiting[1].done():
+            waiting[1].set_result(answer)
+
+    def _take(self, number: int, request: int) -> None:
+        """That request is not waited for any more."""
+        waiting = self._waiting[number]
+        del waiting[request]
+        if not waiting:
+            del self._waiting[number]
 
     def lost_all(self) -> None:
         """All streams were cut."""
-        for number in {asked for asked, _kind, _future in self._waiting.values()}:
+        for number in list(self._waiting):
             self.lost(number)
 
     def lost(self, number: int) -> None:
         """That session is gone, and answers no more."""
-        for request, (asked, _kind, future) in list(self._waiting.items()):
-            if asked == number:
-                del self._waiting[request]
-                if not future.done():
-                    future.set_exception(ConnectionError("the party went away before it answered"))
+        for _kind, future in self._waiting.pop(number, {}).values():
+            if not future.done():
+                future.set_exception(ConnectionError("the party went away before it answered"))
 
     # ------------------------------------------------------------------------------------ functions to run
 

@@ -222,7 +222,8 @@ class Scheduler:
         self.transitions.validate()
 
     def statistics(self) -> dict[str, Any]:
-        return self.transitions.statistics()
+        """Totals, as plain data; ``turns``: how long turns took, by the kind of their events (``TurnTimes.statistics``)."""
+        return {**self.transitions.statistics(), "turns": self._turns.times.statistics()}
 
     @property
     def total_nthreads(self) -> int:
@@ -563,6 +564,8 @@ class Scheduler:
             return ClientRefused(query.request, type(error).__name__, str(error))
         if query.subject == "scheduler_info":
             value.update(self._own_info())
+        elif query.subject == "statistics":
+            value = self.statistics()
         return ClientReply(query.request, value)
 
     # ---------------------------------------------------------------------------------------- housekeeping

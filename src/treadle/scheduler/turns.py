@@ -20,6 +20,7 @@ from treadle.scheduler.failures import CoreFailure, SetAside, replaced
 from treadle.scheduler.journaling import Journal
 from treadle.scheduler.sessions import Arrival, Session, Sessions, events_of, messages_of
 from treadle.scheduler.transitions.machine import Event, Transitions
+from treadle.scheduler.turn_times import TurnTimes
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +73,8 @@ class Turns:
         self._on_close = on_close
         self._on_failure = on_failure
         self.journal: Journal | None = None
+        #: From the core to the last send.
+        self.times = TurnTimes()
         #: What the core has failed on.
         self.set_aside = SetAside()
         #: The core has failed, and there is no fresh one yet.
@@ -249,6 +252,7 @@ class Turns:
             if session is not None and not session.refused:
                 logger.info("closing %s: %s", session.comm.peer_address, reason)
                 self._on_close(number, reason)
+        self.times.book(events, self._now() - now)
 
     def _refuse(self, session: Session, why: str) -> None:
         """It broke the protocol: it is told so, and closed."""

@@ -3,8 +3,8 @@
 import pytest
 
 from treadle.exceptions import PeerProtocolError
-from treadle.messages.local import BuffersCame, DataLost, StoreFailed
-from treadle.messages.worker_scheduler import TaskErred
+from treadle.messages.local import BuffersCame, DataLost, ExecutionsDone, StoreFailed
+from treadle.messages.worker_scheduler import TaskErred, TasksFinished
 from treadle.worker.transitions.records import STATE_NAMES
 from treadle.worker.transitions.table import LEGAL
 
@@ -284,3 +284,16 @@ def failure(text):
     from treadle.messages.base import TaskError
 
     return TaskError(b"", b"", text, "")
+
+
+def test_many_results_that_the_store_refuses_are_withdrawn_one_by_one(env):
+    for name in "abcd":
+        env.compute(name)
+    ids = [ord(name) for name in "abcd"]
+    done = ExecutionsDone(ids, [1, 2, 3, 4], [8] * 4, ["int"] * 4, [1.0, 2.0, 3.0, 4.0], [2.0, 3.0, 4.0, 5.0])
+    out = env.core.handle([done], env.now)
+    assert out.withdraw_finished(ord("b")) == (1, 2.0, 3.0)
+    assert out.withdraw_finished(ord("d")) == (1, 4.0, 5.0)
+    assert out.withdraw_finished(ord("b")) is None
+    (finished,) = [message for message in out.messages() if isinstance(message, TasksFinished)]
+    assert sorted(zip(finished.ids, finished.starts, strict=True)) == [(ord("a"), 1.0), (ord("c"), 3.0)]

@@ -116,6 +116,8 @@ class Ledger:
         self.by_id: dict[int, KeyState] = {}
         #: Of live states that the scheduler calls otherwise than this client did: that id -> the client's own.
         self.own_ids: dict[int, int] = {}
+        #: The reverse of ``own_ids``.
+        self._other_ids: dict[int, int] = {}
 
     # ------------------------------------------------------------------------------------------ numbers
 
@@ -201,6 +203,7 @@ class Ledger:
             state.id = own
             self.by_id[own] = state
         self.own_ids.clear()
+        self._other_ids.clear()
 
     def own_id(self, state: KeyState) -> int:
         """Its name for what is said of it in frames: another scheduler, which may get them anew, need not know those of this one."""
@@ -209,7 +212,7 @@ class Ledger:
     def _bury(self, state: KeyState) -> None:
         del self.by_id[state.id]
         if self.own_ids:
-            self.own_ids.pop(state.id, None)
+            self._other_ids.pop(self.own_ids.pop(state.id, 0), None)
         del self.states[state.key]
         state.id = 0
 
@@ -301,7 +304,9 @@ class Ledger:
         if state is not None:
             state.id = canonical
             self.by_id[canonical] = state
-            self.own_ids[canonical] = self.own_ids.pop(id, id)
+            own = self.own_ids.pop(id, id)
+            self.own_ids[canonical] = own
+            self._other_ids[own] = canonical
 
     def redefined(self, ids: list[int]) -> list[Key]:
         """These stand for other tasks than this client has submitted, of which nothing is known here. The keys of those that are alive."""
@@ -314,13 +319,10 @@ class Ledger:
     def _called(self, ids: list[int]) -> list[KeyState]:
         """Those that are alive; by this client's own ids, too: the scheduler may have forgotten that it has given others."""
         found: list[KeyState] = []
-        own: dict[int, int] | None = None
         for id in ids:
             state = self.by_id.get(id)
-            if state is None and self.own_ids:
-                if own is None:
-                    own = {theirs: canonical for canonical, theirs in self.own_ids.items()}
-                state = self.by_id.get(own.get(id, 0))
+            if state is None and self._other_ids:
+                state = self.by_id.get(self._other_ids.get(id, 0))
             if state is not None:
                 found.append(state)
         return found

@@ -55,7 +55,7 @@ from treadle.worker.transitions.rules.executing import (
     take_back_done,
 )
 from treadle.worker.transitions.rules.fetch import forget_orders
-from treadle.worker.transitions.rules.inventory import end_puts, inventory, keys_renumbered, take_number
+from treadle.worker.transitions.rules.inventory import end_puts, forget_errors, inventory, keys_renumbered, take_number
 from treadle.worker.transitions.rules.memory import data_lost, data_put, executions_done, store_failed
 from treadle.worker.transitions.rules.ready import release_constrained
 from treadle.worker.transitions.rules.released import drop_keys, take_back
@@ -103,6 +103,8 @@ class WorkerTransitions:
             out.wake_at = state.backoffs[0][0]
         if state.recent_puts:
             end_puts(state, out)
+        if state.recent_errors:
+            forget_errors(state)
         if state.validate:
             validate(state)
         return out

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TypeVar
 
 from treadle.messages.base import Message
 from treadle.messages.local import Execute, Fetch
@@ -23,6 +23,15 @@ from treadle.messages.worker_scheduler import (
 #: A message with more than that is closed, and another one begun.
 MESSAGE_BYTES: Final = 16 * 2**20
 
+T = TypeVar("T")
+
+
+def _take_row(column: list[T], at: int) -> None:
+    """The last row takes its place."""
+    last = column.pop()
+    if at < len(column):
+        column[at] = last
+
 
 class WorkerOutbox:
     """To be performed in this order: ``drop``, ``store``, send ``messages()``, ``execute``, ``take_back``, ``fetch``.
@@ -36,6 +45,7 @@ class WorkerOutbox:
         "_finished_attempts",
         "_finished_ids",
         "_finished_nbytes",
+        "_finished_rows",
         "_finished_starts",
         "_finished_stops",
         "_finished_types",
@@ -82,6 +92,8 @@ class WorkerOutbox:
         self.paused: bool = False
         self.resumed: bool = False
 
+        #: Where each id stands; made when the first report is taken back.
+        self._finished_rows: dict[int, int] | None = None
         self._finished_ids: list[int] = []
         self._finished_attempts: list[int] = []
         self._finished_nbytes: list[int] = []
@@ -176,13 +188,20 @@ class WorkerOutbox:
 
         Called between ``handle`` and ``messages`` for results that the store refused.
         """
-        if id not in self._finished_ids:
+        if self._finished_rows is None:
+            # Of one that was reported twice, the first.
+            self._finished_rows = {self._finished_ids[at]: at for at in reversed(range(len(self._finished_ids)))}
+        at = self._finished_rows.pop(id, -1)
+        if at < 0:
             return None
-        at = self._finished_ids.index(id)
-        del self._finished_ids[at]
-        del self._finished_nbytes[at]
-        del self._finished_types[at]
-        return self._finished_attempts.pop(at), self._finished_starts.pop(at), self._finished_stops.pop(at)
+        found = self._finished_attempts[at], self._finished_starts[at], self._finished_stops[at]
+        for column in (self._finished_ids, self._finished_attempts, self._finished_nbytes, self._finished_types):
+            _take_row(column, at)
+        for times in (self._finished_starts, self._finished_stops):
+            _take_row(times, at)
+        if at < len(self._finished_ids):
+            self._finished_rows[self._finished_ids[at]] = at
+        return found
 
     # ------------------------------------------------------------------------------------------ messages
 

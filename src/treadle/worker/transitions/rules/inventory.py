@@ -33,6 +33,15 @@ def note_error(state: LocalState, row: TaskErred) -> None:
         del errors[: MOST_ERRORS // 2]
 
 
+def forget_errors(state: LocalState) -> None:
+    """Reports of long ago have arrived, or the scheduler has asked by now."""
+    errors = state.recent_errors
+    late = 0
+    while late < len(errors) and errors[late][0] + RECENTLY_S <= state.story.now:
+        late += 1
+    del errors[:late]
+
+
 def note_put(state: LocalState, id: int) -> None:
     """A client will tell the scheduler of the value, which may not know it yet when it is told by this worker."""
     state.recent_puts.pop(id, None)

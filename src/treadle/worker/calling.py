@@ -1,4 +1,4 @@
-"""From the specification of a task to its value: functions are unpickled once, payloads at each call."""
+"""Compute a task's value from its specification: a function is unpickled once, a payload at each call."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _loads = pickle.loads
 
 
 class DependencyGone(Exception):
-    """A value that the task needs is not in the store any more; nothing of the task ran."""
+    """A value that the task needs is no longer in the store; nothing of the task has run."""
 
 
 class FunctionTable:
-    """Functions by id, unpickled at their first use."""
+    """Functions by id. Each is unpickled at its first use."""
 
     def __init__(self) -> None:
         self._bodies: dict[int, bytes] = {}
@@ -36,18 +36,18 @@ class FunctionTable:
             self._functions.pop(id, None)
 
     def ids(self) -> list[int]:
-        """Of all functions that it has learned."""
+        """The ids of all functions in the table."""
         return list(self._bodies)
 
     def body(self, id: int) -> bytes:
-        """Pickled. Raises LookupError when it was never sent."""
+        """The pickled function. Raises LookupError when it was never sent."""
         try:
             return self._bodies[id]
         except KeyError:
             raise LookupError(f"the function {id} of the task is not known to this worker") from None
 
     def get(self, id: int) -> Callable[..., Any]:
-        """Raises what unpickling raises."""
+        """The function. Raises LookupError when it was never sent, and what unpickling raises."""
         function = self._functions.get(id)
         if function is None:
             with self._lock:
@@ -59,7 +59,7 @@ class FunctionTable:
 
 
 def call(spec: Execute, functions: FunctionTable, store: Store) -> Any:
-    """The value of the task; of a coroutine function the coroutine. Raises what the task raises, or DependencyGone."""
+    """The task's value; for a coroutine function, the coroutine. Raises what the task raises, or DependencyGone."""
     if spec.function:
         function = functions.get(spec.function)
         if spec.dependencies is None:
@@ -84,7 +84,7 @@ def collect(keys: list[Any], store: Store) -> dict[Any, Any]:
 
 
 def call_elsewhere(body: bytes | None, payload: bytes, buffers: Sequence[Any], values: dict[Any, Any]) -> Any:
-    """As ``call``, in another process, which has neither functions nor values."""
+    """As ``call``, in another process that has neither the functions nor the values."""
     if body is None:
         return load_node(payload, buffers)(values)
     return call_with(loads_function(body), payload, buffers, list(values.values()))

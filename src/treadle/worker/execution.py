@@ -1,7 +1,7 @@
-"""The thread pool of a worker, whose threads feed themselves, and what tasks can do in it: secede, rejoin, get_worker.
+"""The thread pool of a worker, and what a task can do in it: secede, rejoin, get_worker.
 
-A thread takes the next task from a sorted queue, and the outcomes of all threads reach the event loop by one wake-up at a time.
-The cost of a task counts here: no future, closure, dict or log line is made for one.
+Each thread takes its next task from a sorted queue, and one wake-up of the event loop brings the outcomes of all threads.
+The cost per task matters here: no future, closure, dict or log line is made for a task.
 """
 
 from __future__ import annotations
@@ -28,19 +28,20 @@ from treadle.utils.turn import Turn
 from treadle.worker.calling import DependencyGone, FunctionTable, call
 from treadle.worker.data.store import Store
 
-#: (id, value, nbytes, type name, start, stop, pickle if it is to go along) of a task that returned; an event; or ``Exited``.
+#: Of a task that returned: (id, value, nbytes, type name, start, stop, the value's pickle if it is to go with the report). Or an event,
+#: or ``Exited``.
 Outcome: TypeAlias = object
 #: (priority, serial number, specification).
 Row: TypeAlias = tuple[tuple[float, float, int], int, Execute]
 
-#: Fewer rows than this are put into the queue one by one.
+#: Fewer rows than this are inserted into the queue one by one.
 _FEW: Final = 16
-#: Rows taken before the queue's memory is given back.
+#: After this many rows were taken, their memory in the queue is freed.
 _MANY: Final = 1000
 
 
 class Exited:
-    """A task raised SystemExit or KeyboardInterrupt: the worker shall end."""
+    """A task raised SystemExit or KeyboardInterrupt: the worker is to end."""
 
     def __init__(self, spec: Execute, error: BaseException) -> None:
         self.spec = spec
@@ -54,11 +55,11 @@ class RunningTask:
 
     def __init__(self, spec: Execute, place: Place | None, start_time: float) -> None:
         self.spec = spec
-        #: The thread of the worker's pool it runs in; None in another executor.
+        #: The thread of the worker's pool that executes the task; None in another executor.
         self.place = place
-        #: Seconds since the epoch.
+        #: In seconds since the epoch.
         self.start_time = start_time
-        #: The scheduler was told that it is executing.
+        #: Whether the task was reported to the scheduler as executing.
         self.reported = False
 
     @property
@@ -78,28 +79,28 @@ class RunningTask:
         return self.spec.priority
 
     def secede(self) -> None:
-        """Leave the thread pool: another thread takes the place, and the task goes on beside it. Idempotent."""
+        """Leave the thread pool: another thread takes the place in it, and the task goes on beside it. Idempotent."""
         self._place().pool.secede(self)
 
     def rejoin(self) -> None:
-        """Come back, as soon as a thread of the pool has finished its task. Blocks. Idempotent."""
+        """Come back into the thread pool when one of its threads has finished a task. Blocks until then. Idempotent."""
         self._place().pool.rejoin(self)
 
     def _place(self) -> Place:
         if self.place is None:
-            raise ValueError(f"the task {self.key!r} runs in the executor {self.spec.executor!r}; only the worker's own pool has places")
+            raise ValueError(f"the task {self.key!r} runs in the executor {self.spec.executor!r}; only the worker's own pool can be left")
         return self.place
 
 
 class Place:
-    """A thread of the pool."""
+    """A thread of the pool, or one that has left it with its task."""
 
     __slots__ = ("in_pool", "pool", "rejoined", "running", "thread")
 
     def __init__(self, pool: ThreadPool) -> None:
         self.pool = pool
         self.running: RunningTask | None = None
-        #: Whether it counts as one of the pool's threads. When it does not, it ends with its task.
+        #: Whether the thread counts as one of the pool's. If it does not, it ends with its task.
         self.in_pool = True
         self.rejoined = threading.Event()
         self.thread: threading.Thread
@@ -108,7 +109,7 @@ class Place:
 class ThreadPool:
     """Executes specifications by priority.
 
-    ``handle`` is called on the loop with the outcomes since its last call. ``worker`` is what ``get_worker`` returns in tasks.
+    ``handle`` is called on the loop with the outcomes since its last call. ``get_worker`` returns ``worker`` in tasks.
     """
 
     def __init__(
@@ -125,31 +126,31 @@ class ThreadPool:
         failed: Callable[[BaseException], None] | None = None,
     ) -> None:
         self.nthreads = nthreads
-        #: Told, on the loop, what has ended a thread unexpectedly.
+        #: Called on the loop with the exception that ended a thread unexpectedly.
         self._failed = failed
         self._loop = loop
         self._add = Turn(loop, handle).add_from_thread
         self._functions = functions
         self._store = store
         self._worker = worker
-        #: For the nanny, which reads it when the process has died.
+        #: Where threads write what they execute; the nanny reads it when the process has died.
         self._record = record_of_process()
         self._name = name
         self._max_error_length = max_error_length
         self._lock = threading.Lock()
         self._condition = threading.Condition(self._lock)
         # Everything below is guarded by the lock.
-        #: Ascending from ``_head`` on. May hold rows that were taken back, also of a task that was offered again.
+        #: Ascending from ``_head`` on. May hold stale rows of tasks that were taken back, even if they were offered again.
         self._queue: list[Row] = []
         self._head = 0
-        #: Rows that were ever in the queue: one that is offered again is equal to its old row but for this number.
+        #: How many rows were ever queued. The number distinguishes a task's row from its stale row of an earlier offer.
         self._serial = 0
-        #: What has not started, by id.
+        #: Tasks that have not started, by id.
         self._queued: dict[int, Execute] = {}
-        #: Threads by number, those of tasks that seceded included.
+        #: All threads by number, including those of tasks that seceded.
         self._places: dict[int, Place] = {}
         self._in_pool = 0
-        #: Threads that wait, and were not told to wake up.
+        #: Threads that are waiting and were not woken up.
         self._idle = 0
         self._count = 0
         self._rejoining: deque[Place] = deque()
@@ -160,7 +161,7 @@ class ThreadPool:
     # ---------------------------------------------------------------------------------- from the loop's thread
 
     def offer(self, specs: Sequence[Execute]) -> None:
-        """Queue these; threads that are free take them."""
+        """Queue tasks; free threads take them."""
         with self._lock:
             queued = self._queued
             serial = self._serial
@@ -175,12 +176,12 @@ class ThreadPool:
                 self._wake(len(specs))
 
     def take_back(self, id: int) -> bool:
-        """Whether it had not started, and will not."""
+        """Remove a task from the queue. False if it has started already."""
         with self._lock:
             return self._queued.pop(id, None) is not None
 
     def pause(self) -> None:
-        """Start nothing, until ``resume``."""
+        """Start no task until ``resume``."""
         with self._lock:
             self._paused = True
 
@@ -190,7 +191,7 @@ class ThreadPool:
             self._wake(len(self._queued))
 
     def running(self) -> list[RunningTask]:
-        """What is executing, seceded tasks included."""
+        """The tasks that are executing, including seceded ones."""
         with self._lock:
             return [place.running for place in self._places.values() if place.running is not None]
 
@@ -199,7 +200,7 @@ class ThreadPool:
         return len(self._queued)
 
     async def close(self, wait_s: float) -> bool:
-        """Start nothing more, and wait so long for what executes. Whether all threads have ended."""
+        """Start no more tasks, and wait up to ``wait_s`` seconds for those that execute. Whether all threads have ended."""
         with self._lock:
             self._closed = True
             self._queued.clear()
@@ -220,7 +221,7 @@ class ThreadPool:
         return not threads
 
     def _enqueue(self, rows: list[Row]) -> None:
-        """Mostly they come in order and go behind what is there: a sorted list costs a quarter of a heap then."""
+        """Rows mostly arrive in order and are appended: then a sorted list costs a quarter of a heap."""
         rows.sort()
         queue = self._queue
         if self._head == len(queue):
@@ -234,13 +235,13 @@ class ThreadPool:
             self._queue, self._head = sorted(queue[self._head :] + rows), 0
 
     def _dequeue(self) -> Execute | None:
-        """The most urgent one that was not taken back."""
+        """The most urgent task that was not taken back; None if there is none."""
         queue, queued = self._queue, self._queued
         while self._head < len(queue):
             row = queue[self._head]
             self._head += 1
             if self._head > _MANY:
-                # What was taken is let go of now and then, at a cost that is small for each.
+                # Frees the rows that were taken from time to time, at a small cost for each.
                 del queue[: self._head]
                 self._head = 0
             spec = row[2]
@@ -251,11 +252,11 @@ class ThreadPool:
         return None
 
     def _wake(self, count: int) -> None:
-        """Have up to ``count`` threads look at the queue. With the lock held."""
+        """Wake or start up to ``count`` threads. To be called with the lock held."""
         if self._idle:
             woken = min(count, self._idle)
             self._condition.notify(woken)
-            # They count as busy from here on, and not when they have woken up: what is offered meanwhile is for others.
+            # Threads count as busy from now on, before they wake up, so that tasks offered meanwhile wake other threads.
             self._idle -= woken
             count -= woken
         while count > 0 and self._in_pool < self.nthreads:
@@ -277,7 +278,7 @@ class ThreadPool:
     # ------------------------------------------------------------------------------------- in the threads
 
     def _work(self, place: Place, number: int) -> None:
-        """Body of a thread."""
+        """The body of a thread."""
         current_worker.set(self._worker)
         record = self._record
         slot = 0 if record is None else record.take_slot()
@@ -298,7 +299,7 @@ class ThreadPool:
                     cells[slot] = 0
                 place.running = None
                 self._add(outcome)
-                # While it waits for the next task it must not keep the last one's value alive.
+                # A thread that waits for the next task must not keep the last task's value alive.
                 del spec, running, outcome
         except RuntimeError:
             if not self._loop.is_closed():
@@ -312,13 +313,13 @@ class ThreadPool:
                     self._in_pool -= 1
 
     def _next(self, place: Place) -> Execute | None:
-        """The most urgent task; waits for one. None: the thread is to end."""
+        """Wait for the most urgent task. None when the thread is to end."""
         with self._lock:
             while True:
                 if self._closed or not place.in_pool:
                     return None
                 if self._rejoining:
-                    # Somebody comes back: this thread gives its place.
+                    # A task wants to come back into the pool: this thread gives up its place.
                     other = self._rejoining.popleft()
                     other.in_pool = True
                     place.in_pool = False
@@ -344,7 +345,7 @@ class ThreadPool:
             return outcome_of_error(spec, error, start, self._max_error_length)
 
     def _await(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        """Run it on the loop, in this thread's context; the thread waits, so that it counts as one that executes."""
+        """Run the coroutine of a task on the loop, in this thread's context, while the thread waits and counts as executing."""
         future = asyncio.run_coroutine_threadsafe(self._guarded(coroutine), self._loop)
         value, error = future.result()
         if error is not None:
@@ -352,7 +353,7 @@ class ThreadPool:
         return value
 
     async def _guarded(self, coroutine: Coroutine[Any, Any, Any]) -> tuple[Any, BaseException | None]:
-        """Some exceptions would end the loop if a task of it raised them."""
+        """Await a task's coroutine and return its exception, because some exceptions would end the loop if they were raised in it."""
         task = asyncio.current_task()
         assert task is not None
         self._coroutines[task] = None
@@ -381,7 +382,7 @@ class ThreadPool:
         place = running.place
         assert place is not None
         if threading.get_ident() != place.thread.ident:
-            raise RuntimeError("rejoin() waits for a place in the thread pool, which a coroutine cannot do")
+            raise RuntimeError("rejoin() blocks, so a coroutine cannot call it; call it in a task that is a plain function")
         with self._lock:
             if place.running is not running or place.in_pool or self._closed:
                 return
@@ -398,13 +399,13 @@ class ThreadPool:
 
 
 def outcome_of_value(spec: Execute, value: Any, start: float, stop: float) -> Outcome:
-    """What the worker is to hear of a task that returned."""
+    """The outcome of a task that returned."""
     nbytes = sizeof(value)
     return (spec.id, value, nbytes, type_name(value), start, stop, dumps_small(value, nbytes) if spec.eager else b"")
 
 
 def outcome_of_error(spec: Execute, error: BaseException, start: float, max_error_length: int) -> Outcome:
-    """What the core, or the worker, is to hear of a task that raised."""
+    """The outcome of a task that raised."""
     if isinstance(error, Reschedule):
         return ExecutionRescheduled(spec.id)
     if isinstance(error, DependencyGone):
@@ -421,17 +422,17 @@ def get_worker() -> Any:
     """The worker that runs the current task. Raises ValueError outside of a task."""
     worker = current_worker.get()
     if worker is None:
-        raise ValueError("No worker found: get_worker() is for use inside of tasks, in the threads of a worker")
+        raise ValueError("No worker found: call get_worker() inside of tasks, in a thread of a worker")
     return worker
 
 
 def secede(adjust: bool = True) -> None:
     """Have the current task leave the worker's thread pool, so that another one can run beside it.
 
-    ``adjust=False`` (no other thread for its place) is not possible. Raises ValueError outside of a task.
+    ``adjust=False`` (leave the place empty) raises NotImplementedError. Raises ValueError outside of a task.
     """
     if not adjust:
-        raise NotImplementedError("secede(adjust=False) is not there: a place that is left is always filled again")
+        raise NotImplementedError("secede(adjust=False) is not available: another thread always takes the place; leave adjust out")
     task = current_task.get()
     if task is None:
         _no_task("secede")
@@ -439,7 +440,7 @@ def secede(adjust: bool = True) -> None:
 
 
 def rejoin() -> None:
-    """Have the current task come back to the thread pool; waits for a place. Raises ValueError outside of a task."""
+    """Have the current task come back into the thread pool; blocks until there is a place. Raises ValueError outside of a task."""
     task = current_task.get()
     if task is None:
         _no_task("rejoin")
@@ -447,4 +448,4 @@ def rejoin() -> None:
 
 
 def _no_task(name: str) -> NoReturn:
-    raise ValueError(f"{name}() is for use inside of tasks, in the threads of a worker")
+    raise ValueError(f"{name}() works only inside of tasks, in a thread of a worker")

@@ -1,4 +1,4 @@
-"""Why a task of this worker is where it is, in words. Reads the core, changes nothing."""
+"""Explain in words why a task of this worker is in its state. Reads the core and changes nothing."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from treadle.worker.transitions.records import (
 )
 from treadle.worker.transitions.state import LocalState
 
-#: Values that are named; of more there is only the number.
+#: Up to this many values are named; of further ones only the number is told.
 _MOST_NAMED = 5
 
 
 def explain(
     state: LocalState, request: int, id: int, running: Iterable[RunningTask], queued: int, now: float, time_of_day: float
 ) -> TaskExplained:
-    """The answer to ``request``, about the task ``id``. ``now`` is on the loop's clock."""
+    """The answer to ``request`` about the task ``id``. ``now`` is on the loop's clock."""
     for place in running:
         if place.id == id:
             seconds = time_of_day - place.start_time
@@ -60,7 +60,7 @@ def _reasons(state: LocalState, task: WorkerTask, queued: int, now: float) -> li
 
 
 def _value(state: LocalState, need: WorkerTask, now: float) -> str:
-    """How a value that is needed comes here."""
+    """Where a needed value comes from."""
     remote = need.remote
     if need.state == FLIGHT and remote is not None:
         return f"it waits for {need.key!r}, which is being fetched from {_address(state, remote.peer)}"

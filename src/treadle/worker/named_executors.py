@@ -1,4 +1,4 @@
-"""Executors of the user's own (threads or processes), which tasks choose by name: ``dask.annotate(executor="gpu")``."""
+"""The user's own executors (threads or processes), which tasks choose by name: ``dask.annotate(executor="gpu")``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from treadle.worker.execution import Outcome, RunningTask, outcome_of_error, out
 
 
 class NamedExecutors:
-    """Runs specifications in ``executors``; outcomes as those of ``ThreadPool``."""
+    """Executes tasks in ``executors``. The outcomes are those of ``ThreadPool``."""
 
     def __init__(
         self,
@@ -43,11 +43,11 @@ class NamedExecutors:
 
     @property
     def has_default(self) -> bool:
-        """Whether one of them takes the place of the thread pool."""
+        """Whether one of the executors replaces the thread pool."""
         return "default" in self._executors
 
     def offer(self, spec: Execute, name: str) -> None:
-        """From the loop's thread. A name that is not known, or an executor that is shut down, is the task's error."""
+        """Execute a task; called from the loop's thread. An unknown name or an executor that is shut down is the task's error."""
         start = time()
         try:
             executor = self._executors.get(name)
@@ -70,7 +70,7 @@ class NamedExecutors:
         future.add_done_callback(lambda done: self._forget(spec.id, done))
 
     def take_back(self, id: int) -> bool:
-        """Whether it had not started, and will not."""
+        """Cancel a task. False if it has started already."""
         entry = self._futures.get(id)
         return entry is not None and entry[1].cancel()
 
@@ -87,7 +87,7 @@ class NamedExecutors:
             self._futures.pop(id, None)
 
     def _execute(self, running: RunningTask) -> None:
-        """In a thread of the user's."""
+        """Execute a task. Called in a thread of the user's executor."""
         spec = running.spec
         running.start_time = start = time()
         current_worker.set(self._worker)
@@ -101,7 +101,7 @@ class NamedExecutors:
             value = call(spec, self._functions, self._store)
             if type(value) is CoroutineType:
                 value.close()
-                raise TypeError(f"task {spec.key!r} is a coroutine; those run in the worker's own thread pool, not in {spec.executor!r}")
+                raise TypeError(f"task {spec.key!r} is a coroutine, which only the worker's own thread pool runs; name no executor")
             self._say(outcome_of_value(spec, value, start, time()))
         except BaseException as error:
             self._say(outcome_of_error(spec, error, start, self._max_error_length))
@@ -111,7 +111,7 @@ class NamedExecutors:
             current_task.set(None)
 
     def _came_back(self, running: RunningTask, future: concurrent.futures.Future[Any]) -> None:
-        """From another process, in a thread of the executor's."""
+        """A task came back from another process. Called in a thread of the executor."""
         if future.cancelled():
             return
         spec = running.spec

@@ -1,4 +1,4 @@
-"""What ``Worker(...)`` may be asked for: options that are recognised and not there yet are refused, others are unknown."""
+"""The options of ``Worker(...)``: known options that are not available yet are refused, others are unknown."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from treadle.comm.addressing import normalize_address, unparse_address, unparse_
 from treadle.unused_settings import take_dashboard_options
 from treadle.utils.private import make_scratch_directory
 
-#: Options of dask.distributed's workers with nothing behind them here, and the values that ask for nothing.
+#: Options of dask.distributed's workers that are not available here, and their values that ask for nothing.
 _NOT_THERE: Final[dict[str, tuple[Any, ...]]] = {
     "services": (None, {}),
     "startup_information": (None, {}),
@@ -32,13 +32,13 @@ _NOT_THERE: Final[dict[str, tuple[Any, ...]]] = {
 
 
 def check_options(options: dict[str, Any]) -> None:
-    """Raises NotImplementedError for what is not there yet, TypeError for what is unknown. A dashboard is no reason to fail."""
+    """Raises NotImplementedError for an option that is not available yet, TypeError for an unknown one. Dashboard options are ignored."""
     take_dashboard_options(options)
     for name, value in options.items():
         if name not in _NOT_THERE:
             raise TypeError(f"Worker has no option {name!r}")
         if not any(value is nothing or (type(value) is type(nothing) and value == nothing) for nothing in _NOT_THERE[name]):
-            raise NotImplementedError(f"Worker({name}={value!r}): {name} is not there yet in treadle; leave it out")
+            raise NotImplementedError(f"Worker({name}={value!r}): {name} is not available yet in treadle; leave it out")
 
 
 def scheduler_address(ip: Any, port: Any) -> str | None:
@@ -49,14 +49,14 @@ def scheduler_address(ip: Any, port: Any) -> str | None:
             return None
     address = getattr(ip, "scheduler_address", ip)
     if not isinstance(address, str):
-        raise TypeError(f"the scheduler's address is a text such as 'tcp://127.0.0.1:8786', got {ip!r}")
+        raise TypeError(f"the scheduler's address is a string such as 'tcp://127.0.0.1:8786', got {ip!r}")
     if port is not None:
         return unparse_address("tcp", unparse_host_port(address, int(port)))
     return normalize_address(address)
 
 
 def ports(port: Any) -> Iterator[int]:
-    """What ``port`` allows: a number, a range, ``"8000:8010"`` (both ends). Raises ValueError."""
+    """The ports that ``port`` allows: a number, a range, or ``"8000:8010"`` (both ends included). Raises ValueError."""
     if port is None:
         yield 0
     elif isinstance(port, str) and ":" in port:
@@ -74,7 +74,7 @@ def ports(port: Any) -> Iterator[int]:
 
 
 def named_executors(executor: Any, offload: concurrent.futures.Executor) -> dict[str, concurrent.futures.Executor]:
-    """The executors beside the thread pool, by name. ``"default"`` among them takes the thread pool's work."""
+    """The executors besides the thread pool, by name. An executor named ``"default"`` replaces the thread pool."""
     named: dict[str, concurrent.futures.Executor] = {"offload": offload}
     if executor is None:
         return named
@@ -93,7 +93,7 @@ def named_executors(executor: Any, offload: concurrent.futures.Executor) -> dict
 
 
 def check_resources(resources: Mapping[str, Any]) -> dict[str, float]:
-    """Raises ValueError for what is no amount."""
+    """The resources as floats. Raises ValueError for an amount that is no finite number of at least 0."""
     found: dict[str, float] = {}
     for name, amount in resources.items():
         try:
@@ -106,5 +106,5 @@ def check_resources(resources: Mapping[str, Any]) -> dict[str, float]:
 
 
 def scratch_directory(local_directory: Any) -> str:
-    """Where the worker's own directory is made: as asked for, else the config key temporary-directory, else the system's."""
+    """Where the worker creates its directory: ``local_directory``, else the config key temporary-directory, else the system's default."""
     return str(make_scratch_directory(local_directory or config.get("temporary-directory")))

@@ -1,4 +1,4 @@
-"""The turn of a worker: what arrived goes to the core, and what the core decides is done."""
+"""The turn of a worker: hand the events that arrived to the core, and carry out what it decides."""
 
 from __future__ import annotations
 
@@ -18,15 +18,18 @@ from treadle.worker.transfer import Fetcher
 from treadle.worker.transitions.machine import WorkerTransitions
 from treadle.worker.transitions.outbox import WorkerOutbox
 
-#: A task that executes for longer is reported as started.
+#: A task that executes longer than this is reported as started.
 STARTED_AFTER_S: Final = 0.02
-#: Small values ride along unless they are more together.
+#: Small values go with the report of their tasks, unless they have more bytes than this together.
 RIDING_BYTES: Final = 16 * 2**20
 
 
 class Performer:
-    """``send`` takes messages for the scheduler. ``broken`` is called when the core cannot go on, ``exited`` when a task wants
-    the process to end. ``connect`` hands over the parts that the instructions are for, before the first event."""
+    """Runs the core and performs its instructions.
+
+    ``send`` takes messages for the scheduler. ``broken`` is called when the core cannot go on, ``exited`` when a task wants the
+    process to end. ``connect`` must be called before the first event, with the parts that carry out the instructions.
+    """
 
     def __init__(
         self,
@@ -51,7 +54,7 @@ class Performer:
         self._fetcher: Fetcher
         self._events: list[object] = []
         self._handling = False
-        #: Pickles that go along with the reports of this turn, by id.
+        #: Pickles of small values that go with the reports of this turn, by id.
         self._riding: dict[int, bytes] = {}
         self._closed = False
         self._timer: asyncio.TimerHandle | None = None
@@ -63,19 +66,19 @@ class Performer:
         self._fetcher = fetcher
 
     def close(self) -> None:
-        """Nothing is heard and nothing is done afterwards."""
+        """Handle no more events and perform no more instructions."""
         self._closed = True
         for timer in (self._timer, self._started_timer):
             if timer is not None:
                 timer.cancel()
 
     def running(self) -> list[RunningTask]:
-        """What is executing now."""
+        """The tasks that are executing now."""
         return self._pool.running() + self._named.running()
 
     @property
     def queued(self) -> int:
-        """How many tasks the executors have and have not started."""
+        """How many tasks the executors have not started."""
         return self._pool.queued + self._named.queued
 
     # ---------------------------------------------------------------------------------------- events
@@ -84,7 +87,7 @@ class Performer:
         self.handle([event])
 
     def outcomes(self, outcomes: list[Outcome]) -> None:
-        """From the executors, as many as have come up."""
+        """Handle the outcomes that have come from the executors since the last call."""
         rows = [outcome for outcome in outcomes if type(outcome) is tuple]
         events: list[object] = []
         if rows:
@@ -101,7 +104,7 @@ class Performer:
         self.handle(events)
 
     def handle(self, events: list[object]) -> None:
-        """Have the core decide, and do what it says. Not nested: what comes meanwhile comes next."""
+        """Let the core decide, and perform its instructions. Calls do not nest: events that arrive meanwhile are handled next."""
         if self._closed:
             return
         self._events.extend(events)
@@ -114,7 +117,7 @@ class Performer:
                 self._perform(self._core.handle(events, self._loop.time()))
                 self._riding.clear()
         except Exception as error:
-            # Half a turn was done: whatever it was, the state can no longer be trusted.
+            # The turn was done in part, so the state can no longer be trusted, whatever the error is.
             self._broken(error)
         finally:
             self._handling = False
@@ -142,9 +145,9 @@ class Performer:
             for id in out.take_back:
                 taken = self._pool.take_back(id) or self._named.take_back(id)
                 (done.taken if taken else done.kept).append(id)
-            # Before anything else that comes.
+            # The core counts on this event before any other.
             self._events.insert(0, done)
-        # First: a peer that left may be back in the same turn, under another number or the same.
+        # First, because a peer that left may be back in the same turn, under another number or the same.
         for address in out.closed_peers:
             self._fetcher.forget(address)
         for fetch in out.fetch:
@@ -160,11 +163,11 @@ class Performer:
             if type(message) is TasksFinished:
                 message.values = [riding.get(id, b"") for id in message.ids]
                 if sum(map(len, message.values)) > RIDING_BYTES:
-                    # They can be had by asking.
+                    # Clients can fetch the values from the worker.
                     message.values = None
 
     def _keep_one_by_one(self, out: WorkerOutbox) -> None:
-        """The user's mapping may refuse some."""
+        """Store values one by one, because the user's mapping may refuse some."""
         refused: list[TaskErred] = []
         for id, (key, value) in out.store.items():
             try:
@@ -199,7 +202,7 @@ class Performer:
             self._started_timer = self._loop.call_later(STARTED_AFTER_S, self._report_started)
 
     def report_running(self) -> None:
-        """All that executes now, however short."""
+        """Report all tasks that are executing as started, even those that began just now."""
         fresh = [running for running in self.running() if not running.reported]
         for running in fresh:
             running.reported = True
@@ -207,7 +210,7 @@ class Performer:
             self.handle([ExecutionsStarted([running.id for running in fresh])])
 
     def _report_started(self) -> None:
-        """What has been executing for a moment; looks again as long as more may start. One timer, not one a task."""
+        """Report tasks that have been executing for a moment. One timer serves all tasks; it runs as long as tasks may start."""
         self._started_timer = None
         fresh: list[int] = []
         again = self.queued > 0

@@ -1,4 +1,4 @@
-"""The worker's shell: what arrives goes to the core, and what the core decides is done. It owns no task state."""
+"""The worker's shell: it hands what arrives to the core and carries out what the core decides. It owns no task state."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ from treadle.worker.unpacking import unpack_for
 
 logger = logging.getLogger(__name__)
 
-#: How long tasks that still execute may take when the worker closes; nobody wants their results.
+#: How many seconds tasks that still execute may take when the worker closes; nobody wants their results.
 EXECUTOR_GRACE_S: Final = 2.0
 
 
@@ -88,10 +88,10 @@ class WorkerStatistics:
 class Worker:
     """Executes tasks for a scheduler. ``await Worker(address)`` or ``async with Worker(address)`` starts it; ``close`` ends it.
 
-    ``scheduler_ip`` is the scheduler's address (or its host, with ``scheduler_port``); else ``scheduler_file``, else the config
-    key scheduler-address. ``memory_limit``: see ``parse_memory_limit``. ``data``: see ``make_mapping``. ``executor``: see
-    ``treadle.worker.options.named_executors``. ``port``: a number, a range or ``"8000:8010"``. ``death_timeout``: how long to wait for
-    the scheduler before TimeoutError; None: for ever. ``nanny``: id of the nanny that watches this process.
+    ``scheduler_ip`` is the scheduler's address (or its host, with ``scheduler_port``); without it, ``scheduler_file`` or the config
+    key scheduler-address names the scheduler. ``memory_limit``: see ``parse_memory_limit``. ``data``: see ``make_mapping``.
+    ``executor``: see ``treadle.worker.options.named_executors``. ``port``: a number, a range or ``"8000:8010"``. ``death_timeout``: how
+    long to wait for the scheduler before TimeoutError; None: for ever. ``nanny``: the id of the nanny that watches this process.
     Raises ValueError for a name that is in use, AuthenticationError, OSError when it cannot listen.
     """
 
@@ -155,9 +155,9 @@ class Worker:
 
         self.id = f"Worker-{uuid.uuid4()}"
         self.status = Status.created
-        #: Whether the nanny shall start another worker when this one has ended.
+        #: Whether the nanny is to start another worker when this one has ended.
         self.restart_requested = False
-        #: Why it has ended, if that was not in order.
+        #: Why the worker has ended, if not in good order.
         self.failure: str | None = None
         self.local_directory = ""
         self._address: str | None = None
@@ -172,7 +172,7 @@ class Worker:
         self._near_listener: Listener | None = None
         self._stream: SchedulerStream | None = None
         self._finished: asyncio.Event | None = None
-        # Made when it starts, when host and loop are known.
+        # These are set at the start, when host and loop are known.
         self.loop: asyncio.AbstractEventLoop
         self._store: Store
         self._core: WorkerTransitions
@@ -193,7 +193,7 @@ class Worker:
 
     @property
     def address(self) -> str:
-        """Where it serves data. Raises ValueError before it was started."""
+        """Where the worker serves data. Raises ValueError before it is started."""
         if self._address is None:
             raise ValueError("the worker has no address before it is started: await it")
         return self._address
@@ -214,19 +214,19 @@ class Worker:
 
     @property
     def data(self) -> MutableMapping[Any, Any]:
-        """The values it keeps, by key: to look at, not to change."""
+        """The values that the worker keeps, by key. Read only: do not change it."""
         return self._store.mapping
 
     @property
     def executors(self) -> dict[str, Any]:
-        """What executes tasks, by name; ``"default"`` takes those that name none."""
+        """The executors of tasks, by name; ``"default"`` executes tasks that name none."""
         return {"default": self._pool, **self._named}
 
     def get_current_task(self) -> Any:
-        """The key of the task that the caller runs in. Raises ValueError outside of a task."""
+        """The key of the task that calls this. Raises ValueError outside of a task."""
         task = current_task.get()
         if task is None:
-            raise ValueError("get_current_task() is for use inside of tasks")
+            raise ValueError("get_current_task() works only inside of tasks")
         return task.key
 
     def statistics(self) -> WorkerStatistics:
@@ -238,7 +238,7 @@ class Worker:
         )
 
     def story(self, *ids: int) -> list[tuple[float, int, str, str]]:
-        """(when, id, start, finish) of the last transitions of these tasks, or of all."""
+        """(when, id, start, finish) of the last transitions of these tasks, or of all tasks."""
         return self._core.story(list(ids))
 
     def __repr__(self) -> str:
@@ -257,7 +257,7 @@ class Worker:
         await self.close()
 
     async def start(self) -> Worker:
-        """Listen, connect to the scheduler, register. Idempotent. Raises what keeps it from running, with nothing left behind."""
+        """Listen, connect to the scheduler, register. Idempotent. Raises the reason why it cannot run, with nothing left behind."""
         if self.status is not Status.created:
             return self
         self.status = Status.starting
@@ -265,7 +265,7 @@ class Worker:
         wanted = getattr(self._wanted_loop, "asyncio_loop", self._wanted_loop)
         try:
             if wanted is not None and wanted is not loop:
-                raise RuntimeError("the worker was given another loop than the one it is started on; leave out loop=")
+                raise RuntimeError("loop= is not the loop that the worker is started on; leave it out")
             self._finished = asyncio.Event()
             secret = self._secret = await self._find_scheduler()
             self.local_directory = worker_options.scratch_directory(self._base_directory)
@@ -293,7 +293,7 @@ class Worker:
             content = await wait_for_scheduler_file(self._scheduler_file, float("inf") if timeout_s is None else timeout_s)
             self._scheduler_address, file_secret = content.address, content.secret
         secret = find_secret(self.security, config.secret_settings(), file_secret)
-        # For the clients of its tasks.
+        # For the clients of this worker's tasks.
         self.security = Security(secret=secret.value)
         return secret.value
 
@@ -301,7 +301,7 @@ class Worker:
         host, _, interface, protocol = self._listen_arguments
         scheme = parse_address(self.scheduler_address)[0]
         if host is None and interface is None and scheme != "inproc" and (protocol or scheme) != "inproc":
-            # What the scheduler can reach it by is what others can.
+            # Others can reach this worker at the address at which the scheduler can.
             resolved = await self.loop.run_in_executor(self._offload, resolve_address, self.scheduler_address)
             host = local_host(get_address_host(resolved))
         failure: OSError | None = None
@@ -409,30 +409,30 @@ class Worker:
         return RegisterWorker(identity, inventory)
 
     async def close(self, timeout: Any = 30, executor_wait: bool = True, nanny: bool = True, reason: str = "worker-close") -> None:
-        """Tell the scheduler and stop; the values it keeps are gone. Idempotent; returns when it is done.
+        """Say goodbye to the scheduler and stop. The worker's values are lost. Idempotent; returns when all is closed.
 
-        Tasks that execute get a moment to end (at most ``timeout``), none with ``executor_wait=False``.
-        ``nanny=False``: the nanny shall start another worker.
+        Executing tasks get a moment to end (at most ``timeout``), or none with ``executor_wait=False``.
+        ``nanny=False``: the nanny is to start another worker.
         """
         if not nanny:
             self.restart_requested = True
         await self._close(config.seconds(timeout), executor_wait, LeaveWorker(reason))
 
     async def close_gracefully(self, restart: bool = False, reason: str = "worker-close-gracefully") -> None:
-        """Take no new tasks, finish those that execute, hand the values to other workers, then close.
+        """Take no new tasks, finish those that execute, hand the values over to other workers, then close.
 
-        When no other worker can take them, they are computed again. ``restart``: the nanny shall start another worker.
+        Values that no other worker can take are computed again. ``restart``: the nanny is to start another worker.
         """
         if self.status not in (Status.running, Status.paused) or self._stream is None:
             await self.close(reason=reason)
             return
         self.status = Status.closing_gracefully
-        logger.info("worker %s closes as soon as others have its data: %s", self.name, reason)
+        logger.info("worker %s closes as soon as other workers have its data: %s", self.name, reason)
         self._stream.send([LeaveGracefully(restart)])
         await self.finished()
 
     async def finished(self) -> None:
-        """Wait until it is closed."""
+        """Wait until the worker is closed."""
         if self._finished is None:
             raise RuntimeError("the worker was not started")
         await self._finished.wait()
@@ -455,17 +455,17 @@ class Worker:
         self._finished.set()
 
     def at_close(self, call: Callable[[], Awaitable[object]]) -> None:
-        """Have ``await call()`` done when the worker closes, before its tasks are told to end: what they share may end with it."""
+        """Have ``await call()`` run when the worker closes, before its tasks are told to end. For closing what tasks share."""
         self._at_close.append(call)
 
     async def _run_at_close(self) -> None:
         calls, self._at_close = self._at_close, []
         for outcome in await asyncio.gather(*(call() for call in calls), return_exceptions=True):
             if isinstance(outcome, Exception):
-                logger.warning("something of worker %s could not be closed: %r", self.name, outcome)
+                logger.warning("a part of worker %s could not be closed: %r", self.name, outcome)
 
     async def _release(self, executor_wait_s: float) -> None:
-        """Let go of everything, whatever of it there is."""
+        """Release all parts of the worker, as many as were made."""
         await self._run_at_close()
         if hasattr(self, "_performer"):
             self._performer.close()
@@ -487,14 +487,14 @@ class Worker:
             shutil.rmtree(self.local_directory, ignore_errors=True)
 
     def _end(self, farewell: LeaveWorker | None) -> None:
-        """Close, from where one cannot wait for it."""
+        """Close the worker without waiting for it."""
         if self.status not in (Status.closing, Status.closed, Status.failed):
             self._background.spawn("closing", self._close(30.0, True, farewell))
 
     # ------------------------------------------------------------------------------------------- one turn
 
     def _on_messages(self, messages: list[Any]) -> None:
-        """From the scheduler, in one turn of the loop."""
+        """Handle the messages that came from the scheduler in one turn of the loop."""
         events: list[object] = []
         for message in messages:
             kind = type(message)
@@ -523,11 +523,11 @@ class Worker:
         return explain(self._core.state, question.request, question.id, running, queued, self.loop.time(), time())
 
     def _broken(self, error: BaseException) -> None:
-        """It cannot go on with what it has: whoever has made it makes another one, which begins with nothing."""
+        """Close after a failure: the worker's state cannot be trusted. Its owner makes another worker, which begins with nothing."""
         if isinstance(error, PeerProtocolError):
             logger.error("the scheduler %s broke the protocol; worker %s closes: %s", self.scheduler_address, self.name, error)
         else:
-            logger.critical("worker %s failed within and closes; another one is to take its place", self.name, exc_info=error)
+            logger.critical("worker %s failed by a bug of treadle and closes; another one is to take its place", self.name, exc_info=error)
         self.restart_requested = True
         self._end(None)
 
@@ -536,7 +536,7 @@ class Worker:
             self._stream.send(messages)
 
     def _exited(self, outcome: Exited) -> None:
-        """A task wants the process to end: as if it had died, so that the task is blamed and others are run elsewhere."""
+        """A task asks the process to end. End as if the process had died, so that this task is blamed and others run elsewhere."""
         logger.error("task %r raised %r; worker %s ends", outcome.spec.key, outcome.error, self.name)
         self._performer.handle([ExecutionsStarted([outcome.spec.id])])
         if (record := record_of_process()) is not None:
@@ -550,7 +550,7 @@ class Worker:
             payload, error = await run_function(request, {"dask_worker": self}, self._settings.max_error_length)
         except asyncio.CancelledError:
             raise
-        except BaseException as failure:  # SystemExit would end the loop
+        except BaseException as failure:  # a SystemExit would end the loop
             payload, error = b"", dump_error(failure, self._settings.max_error_length)
         if error is not None and not request.wait:
             logger.warning("a function run on worker %s failed: %s", self.name, error.exception_text)
@@ -565,8 +565,8 @@ class Worker:
         self.loop.call_later(self._heartbeat_s, self._beat)
         try:
             metrics = self._metrics()
-        except Exception as error:  # the system does not tell: it is alive all the same
-            logger.warning("worker %s cannot say how it does: %r", self.name, error)
+        except Exception as error:  # the system gives no figures, but the worker is alive
+            logger.warning("worker %s cannot measure itself: %r", self.name, error)
             metrics = {}
         self._stream.send([WorkerHeartbeat(metrics)])
 
@@ -598,7 +598,7 @@ class Worker:
             self._background.spawn("coming back", self._come_back())
 
     async def _come_back(self) -> None:
-        """Tasks go on meanwhile; then the scheduler, or the one that has taken its place, hears what there is here."""
+        """Reconnect while tasks go on. Then the scheduler, or the one that has taken its place, gets this worker's inventory."""
         why = await come_back(self._register_again, grace_s=self._reconnect_grace_s, why="it does not answer")
         if why is not None:
             logger.warning("worker %s cannot come back to its scheduler %s (%s) and closes", self.name, self.scheduler_address, why)
@@ -607,10 +607,10 @@ class Worker:
     async def _register_again(self, remaining_s: float) -> None:
         introduction = Introduction(Role.WORKER, self._session)
         comm = await connect_to_scheduler(self.scheduler_address, introduction, self._secret, remaining_s)
-        # Noted while the old stream takes it: the inventory says so, and nothing may be said on the new one before that.
+        # Done while the old stream swallows the reports: the inventory includes them, and must be the first message on the new stream.
         self._performer.report_running()
         stream = self._stream = SchedulerStream(comm, self._on_messages, self._on_lost)
-        # From the inventory on, all that is reported follows it on the new stream.
+        # All reports from now on follow the inventory on the new stream.
         inventory = self._core.inventory(self.loop.time())
         inventory.functions = self._functions.ids()
         try:
@@ -620,7 +620,7 @@ class Worker:
         except OSError:
             stream.abort()
             raise
-        how = "goes on" if welcome.known else "is taken as a new one"
+        how = "goes on" if welcome.known else "counts as a new one"
         logger.info("worker %s is back at its scheduler %s and %s", self.name, self.scheduler_address, how)
 
 

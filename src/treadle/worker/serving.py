@@ -1,4 +1,4 @@
-"""Serving values to peers and clients, and taking what they hand over."""
+"""Serve values to peers and clients, and take values that they hand over."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from treadle.worker.unpacking import Unpack
 
 logger = logging.getLogger(__name__)
 
-#: Answers up to this size are made at once; longer ones are counted and made in another thread.
+#: Answers up to this size are made at once; larger ones are counted and made in another thread.
 _SMALL_BYTES: Final = 65_536
-#: An answer counts as under way while more of it than this is not sent.
+#: An answer is under way while more than this many bytes of it are unsent.
 _LARGE_BYTES: Final = 1_000_000
 
 
@@ -52,7 +52,7 @@ class DataServer:
         self._max_answer_bytes = max_answer_bytes
         #: Those that are open, and whether a client of this worker's tasks is at the other end.
         self._comms: dict[Comm, bool] = {}
-        #: Long answers that are made or sent.
+        #: Large answers that are being made or sent.
         self._background = Background("serving data")
         self._under_way: dict[asyncio.Task[None], None] = {}
 
@@ -100,7 +100,7 @@ class DataServer:
                 missing.append(id)
                 continue
             if ids and total + found[1] > self._max_answer_bytes:
-                continue  # to be asked for again
+                continue  # the peer will request it again
             ids.append(id)
             keys.append(found[0])
             sizes.append(found[1])
@@ -117,7 +117,7 @@ class DataServer:
         loop = asyncio.get_running_loop()
         answer, buffers, lost = await loop.run_in_executor(self._offload, self._pack, comm, request, ids, keys, sizes, missing)
         self._answer(comm, answer, buffers, lost)
-        # It counts until it is on its way.
+        # The answer counts as under way until most of it is sent.
         await comm.drained(_LARGE_BYTES)
 
     def _pack(
@@ -146,7 +146,7 @@ class DataServer:
         return Data(request, blocks, missing + lost, failed), buffers, lost
 
     def _answer(self, comm: Comm, answer: Data, buffers: list[Buffer], lost: list[int]) -> None:
-        # What was dropped while the answer was made is no loss.
+        # A value that was dropped while the answer was made is no loss.
         lost = [id for id in lost if self._find(id) is not None]
         if lost:
             self._deliver(DataLost(lost))
@@ -187,7 +187,7 @@ class DataServer:
         try:
             return [values[id] for id in message.ids]
         except KeyError as error:
-            raise ValueError(f"PutData names {error} and does not hold it") from None
+            raise ValueError(f"PutData names the value {error} but does not contain it") from None
 
     def _keep(self, comm: Comm, message: PutData, values: list[Any]) -> None:
         nbytes = [sizeof(value) for value in values]

@@ -1,4 +1,4 @@
-"""The worker's stream to the scheduler: connect, register, then messages both ways, received by turn."""
+"""The worker's stream to the scheduler: connect, register, then exchange messages, received turn by turn."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class SchedulerStream:
         self.comm.send(encode([message]), buffers)
 
     async def close(self) -> None:
-        """Send what is queued, then close; nothing more is delivered."""
+        """Send what is queued, then close. No more messages are delivered."""
         self._closing = True
         await self.comm.close()
 

@@ -1,4 +1,4 @@
-"""Fetching values from peers: cached connections, several values a request, one answer for each instruction."""
+"""Fetch values from peers: over cached connections, several values per request, with one event for each instruction."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from treadle.worker.unpacking import Unpack
 
 logger = logging.getLogger(__name__)
 
-#: Peers that cannot be reached are tried for so long; then other holders are, or the value is computed again.
+#: An unreachable peer is tried for this many seconds; then other holders are tried, or the value is computed again.
 CONNECT_TIMEOUT_S: Final = 5.0
-#: Pauses before a broken connection is made again for the same request; twice as long each time.
+#: The pause before a broken connection is made again for the same request: the first, and the longest; it doubles each time.
 _FIRST_PAUSE_S: Final = 0.01
 _LONGEST_PAUSE_S: Final = 2.0
 
@@ -59,13 +59,13 @@ class Fetcher:
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[object]) -> None:
-        """Also when it was cancelled, even before it began: the core counts on one event for each instruction."""
+        """Deliver the event of a request, even if it was cancelled before it began: the core counts on one event per instruction."""
         instruction = self._tasks.pop(task)
         failed = task.cancelled() or task.exception() is not None
         self._deliver(FetchFailed(instruction.peer, instruction.ids) if failed else task.result())
 
     def forget(self, address: str) -> None:
-        """That worker left: what is under way there fails."""
+        """The worker at that address left: requests to it fail."""
         connection = self._connections.pop(address, None)
         if connection is not None:
             connection.comm.abort()
@@ -81,7 +81,7 @@ class Fetcher:
         self._connections.clear()
 
     async def _fetch(self, instruction: Fetch) -> object:
-        """The event that it ends in."""
+        """Perform the instruction; the event that it ends in."""
         try:
             connection, answer, buffers = await self._ask(instruction)
             if type(answer) is Data:
@@ -97,9 +97,9 @@ class Fetcher:
         return FetchFailed(instruction.peer, instruction.ids)
 
     async def _ask(self, instruction: Fetch) -> tuple[PeerConnection, Message, list[Buffer]]:
-        """The peer's answer, over a new connection when one breaks: whether the peer is gone is for the scheduler to say, see ``forget``.
+        """The peer's answer. Uses a new connection when one breaks: the scheduler decides whether the peer is gone, see ``forget``.
 
-        Raises OSError when it cannot be reached for CONNECT_TIMEOUT_S, or breaks one connection after the other.
+        Raises OSError when the peer cannot be reached for CONNECT_TIMEOUT_S, or breaks one connection after the other.
         """
         pause_s = _FIRST_PAUSE_S
         while True:
@@ -113,7 +113,7 @@ class Fetcher:
             pause_s *= 2
 
     async def _connection(self, address: str) -> PeerConnection:
-        """Kept open. The core has one request under way to a peer, so nobody else connects to it meanwhile."""
+        """A connection to the peer, which is kept open. The core has at most one request to a peer, so only one is made at a time."""
         connection = self._connections.get(address)
         if connection is None or connection.comm.closed:
             comm = await connect(address, self._introduction, secret=self._secret, timeout_s=CONNECT_TIMEOUT_S)
@@ -134,7 +134,7 @@ class Fetcher:
         return done
 
     async def _unpack(self, block: Block, buffers: Sequence[Buffer], done: FetchDone) -> None:
-        """Append the values of the block. Raises what unpickling raises, with nothing appended."""
+        """Append the values of the block to ``done``. Raises what unpickling raises, with nothing appended."""
         if belongs_in_a_thread(block):
             values = await asyncio.get_running_loop().run_in_executor(self._offload, self._unpack_block, block, buffers)
         else:
@@ -145,7 +145,7 @@ class Fetcher:
         done.types += [type_name(value) for value in values]
 
     async def _one_by_one(self, connection: PeerConnection, ids: list[int], done: FetchDone) -> None:
-        """One of these cannot be unpickled, which shall harm only those who need that one."""
+        """Fetch values one by one, because one of them cannot be unpickled and must not harm tasks that need the others."""
         for id in ids:
             answer, buffers = await connection.ask(GetData(0, [id]))
             if not isinstance(answer, Data):

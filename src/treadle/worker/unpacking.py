@@ -1,4 +1,4 @@
-"""Values that come to a worker: futures in them belong to the client of its tasks."""
+"""Unpack values that arrive at a worker. Futures in them belong to the client of the worker's tasks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Unpack: TypeAlias = Callable[[Block, Sequence[Buffer]], list[Any]]
 
 
 def unpack_for(worker: Any, block: Block, buffers: Sequence[Buffer]) -> list[Any]:
-    """As ``unpack_block``, for a block that came to ``worker``. In a thread, if it ``belongs_in_a_thread``."""
+    """As ``unpack_block``, for a block that came to ``worker``. To be called in a thread if the block ``belongs_in_a_thread``."""
     token = current_worker.set(worker)
     try:
         return unpack_block(block, buffers)

@@ -1,4 +1,4 @@
-"""The values a worker keeps: a dict, or the mapping that the user gave as ``Worker(data=...)``. Keyed by the user's key."""
+"""The values that a worker keeps, by the user's keys: in a dict, or in the mapping that the user gave as ``Worker(data=...)``."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ logger = logging.getLogger(__name__)
 
 
 def make_mapping(data: Any, local_directory: str) -> MutableMapping[Any, Any]:
-    """What ``Worker(data=...)`` asks for: None, an empty mapping, a callable that makes one, or (callable, kwargs).
+    """The mapping for ``Worker(data=...)``: None, an empty mapping, a callable that makes one, or (callable, kwargs).
 
-    A callable gets ``worker_local_directory`` when its signature names it. Raises TypeError for something else,
+    A callable gets ``worker_local_directory`` if its signature names it. Raises TypeError for any other ``data``,
     ValueError for a mapping that is not empty.
     """
     if data is None:
@@ -34,7 +34,7 @@ def make_mapping(data: Any, local_directory: str) -> MutableMapping[Any, Any]:
 def _made_by(factory: Callable[..., Any], kwargs: dict[str, Any], local_directory: str) -> Any:
     try:
         wants_directory = "worker_local_directory" in inspect.signature(factory).parameters
-    except (TypeError, ValueError):  # a builtin that does not say
+    except (TypeError, ValueError):  # a builtin without a signature
         wants_directory = False
     if wants_directory:
         return factory(worker_local_directory=local_directory, **kwargs)
@@ -42,21 +42,21 @@ def _made_by(factory: Callable[..., Any], kwargs: dict[str, Any], local_director
 
 
 class Store:
-    """Values by key, used by the loop's thread and by those that execute tasks."""
+    """Values by key, used by the loop's thread and by the threads that execute tasks."""
 
     def __init__(self, mapping: MutableMapping[Any, Any]) -> None:
         self.mapping = mapping
-        #: Fetched values that the user's mapping refused: tasks wait for them.
+        #: Fetched values that the user's mapping refused, kept because tasks need them.
         self._refused: dict[Any, Any] = {}
-        #: How many ids of the core, beside the first, stand for the value of a key. A task that is forgotten and submitted again,
-        #: or a value that is handed over again, has another id: the key may come again before the old id is dropped.
+        #: How many ids, besides the first, stand for the value of a key in the core. A task that is forgotten and submitted again,
+        #: or a value that is handed over again, has a new id, and the key may be put again before the old id is dropped.
         self._more_ids: dict[Any, int] = {}
-        # A dict is safe to use from several threads, nothing else need be.
+        # A dict is safe to use from several threads; other mappings need not be.
         self._plain = type(mapping) is dict
         self._lock: AbstractContextManager[Any] = nullcontext() if self._plain else threading.RLock()
 
     def get(self, key: Any) -> Any:
-        """Raises KeyError when it is not there, and what the user's mapping raises."""
+        """The value. Raises KeyError when it is not in the store, and what the user's mapping raises."""
         with self._lock:
             try:
                 return self.mapping[key]
@@ -76,15 +76,15 @@ class Store:
         return key in self.mapping or key in self._refused
 
     def _count(self, key: Any, was_here: bool) -> None:
-        """One more id stands for the key, whose value was put."""
+        """Note that one more id stands for the key, whose value was put."""
         if was_here:
             self._more_ids[key] = self._more_ids.get(key, 0) + 1
         elif self._more_ids:
-            # The mapping has lost the value, and with it all that stood for it.
+            # The mapping had lost the value, so the earlier ids stand for nothing.
             self._more_ids.pop(key, None)
 
     def _still_held(self, key: Any) -> bool:
-        """One id less stands for the key: whether another one does."""
+        """Note that one id less stands for the key; whether another one still does."""
         count = self._more_ids.get(key)
         if count is None:
             return False
@@ -95,14 +95,14 @@ class Store:
         return True
 
     def put(self, key: Any, value: Any) -> None:
-        """Raises what the user's mapping raises."""
+        """Keep a value. Raises what the user's mapping raises."""
         with self._lock:
             was_here = self._is_here(key)
             self.mapping[key] = value
             self._count(key, was_here)
 
     def put_all(self, entries: Collection[tuple[Any, Any]]) -> bool:
-        """Put (key, value) pairs, where nothing can go wrong; else False, with nothing done."""
+        """Put (key, value) pairs if nothing can go wrong; else return False with nothing done."""
         if not self._plain:
             return False
         mapping = self.mapping
@@ -111,7 +111,7 @@ class Store:
             mapping.update(entries)
             if len(mapping) == before + len(entries):
                 return True
-            # Two ids of one key at once.
+            # A key may occur twice, under two ids.
             once: set[Any] = set()
             for key, _ in entries:
                 if key in once:
@@ -123,8 +123,8 @@ class Store:
         return True
 
     def put_anyway(self, key: Any, value: Any, error: Exception) -> None:
-        """Keep a value, in memory, that the user's mapping refused with ``error``."""
-        logger.warning("the mapping given as data= does not take the value of %r (%r); it is kept in memory", key, error)
+        """Keep in memory a value that the user's mapping refused with ``error``."""
+        logger.warning("the mapping given as data= refuses the value of %r (%r); the worker keeps it in memory", key, error)
         with self._lock:
             was_here = self._is_here(key)
             self._refused[key] = value
@@ -151,7 +151,7 @@ class Store:
             except KeyError:
                 pass
             except Exception as error:
-                logger.warning("the mapping given as data= does not let go of %r: %r", key, error)
+                logger.warning("the mapping given as data= cannot delete %r: %r", key, error)
 
     def clear(self) -> None:
         """Drop everything. Never raises."""

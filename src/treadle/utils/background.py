@@ -1,4 +1,4 @@
-"""Everything that runs beside has a name, and none ends in silence: tasks of event loops and threads are started here."""
+"""Start background work, that is, tasks of event loops and threads: all has a name, and no failure stays silent."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any, TypeAlias
 
 logger = logging.getLogger(__name__)
 
-#: Told, with the name, what has ended something unexpectedly.
+#: Called with the name of the work that has ended unexpectedly, and the exception that ended it.
 FailureHandler: TypeAlias = Callable[[str, BaseException], None]
 
 
 class EndedEarly(RuntimeError):
-    """What was to go on for ever came to its end."""
+    """Endless work came to an end."""
 
 
 class Background:
-    """Tasks of ``loop`` (None: the one that runs). ``prefix`` stands in front of their names; ``on_failure`` is told when one fails."""
+    """Background tasks of ``loop`` (None: the running loop). Their names begin with ``prefix``; ``on_failure`` is called when one fails."""
 
     def __init__(self, prefix: str, on_failure: FailureHandler | None = None, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self._loop = loop
@@ -30,11 +30,11 @@ class Background:
     def spawn(
         self, name: str, coroutine: Coroutine[Any, Any, Any], *, endless: bool = False, on_failure: FailureHandler | None = None
     ) -> asyncio.Task[Any]:
-        """Run it beside, until it is done or cancelled. ``endless``: coming to an end is a failure, too."""
+        """Run a coroutine in the background until it is done or cancelled. ``endless``: its end is a failure, too."""
         loop = self._loop or asyncio.get_running_loop()
         task = loop.create_task(coroutine, name=f"{self._prefix}: {name}")
         self._tasks.add(task)
-        told = on_failure or self._on_failure
+        handler = on_failure or self._on_failure
 
         def ended(task: asyncio.Task[Any]) -> None:
             self._tasks.discard(task)
@@ -44,13 +44,13 @@ class Background:
             if error is None and endless:
                 error = EndedEarly(f"{task.get_name()} has ended, and should not have")
             if error is not None:
-                report(task.get_name(), error, told)
+                report(task.get_name(), error, handler)
 
         task.add_done_callback(ended)
         return task
 
     def cancel(self) -> None:
-        """All but the caller, if it is one of them."""
+        """Cancel all tasks except the one that calls this."""
         current = _current_task()
         for task in list(self._tasks):
             if task is not current:
@@ -61,7 +61,7 @@ class Background:
 
 
 def start_thread(name: str, run: Callable[[], None], on_failure: FailureHandler | None = None) -> threading.Thread:
-    """A daemon thread. ``on_failure`` is called in it when ``run`` raises."""
+    """Start a daemon thread. ``on_failure`` is called in it when ``run`` raises."""
 
     def body() -> None:
         try:
@@ -75,7 +75,7 @@ def start_thread(name: str, run: Callable[[], None], on_failure: FailureHandler 
 
 
 def report(name: str, error: BaseException, on_failure: FailureHandler | None = None) -> None:
-    """Something that runs beside has failed."""
+    """Log that background work has failed, and call ``on_failure``."""
     logger.critical("%s has failed: %s: %s", name, type(error).__name__, error, exc_info=error)
     if on_failure is not None:
         try:

@@ -72,7 +72,7 @@ def _value(state: LocalState, need: WorkerTask, now: float) -> str:
             parts.append(_address(state, number) + pause)
         return f"it waits for {need.key!r}, to be fetched from {' or '.join(parts) or 'nobody'}; {state.outgoing} requests are under way"
     if need.state == MISSING:
-        return f"it waits for {need.key!r}, which no worker had that was asked; the scheduler was told"
+        return f"it waits for {need.key!r}, which no worker had when asked; the scheduler knows"
     return f"it waits for {need.key!r}, which is {STATE_NAMES[need.state]} here"
 
 

@@ -186,7 +186,7 @@ class Worker:
 
     @property
     def near_address(self) -> str:
-        """Where it serves data to the clients of its own tasks, without pickling it. Raises ValueError before it was started."""
+        """Where the worker serves data to the clients of its own tasks, without pickling it. Raises ValueError before it is started."""
         if self._near_listener is None:
             raise ValueError("the worker has no address before it is started: await it")
         return self._near_listener.contact_address
@@ -527,7 +527,7 @@ class Worker:
         if isinstance(error, PeerProtocolError):
             logger.error("the scheduler %s broke the protocol; worker %s closes: %s", self.scheduler_address, self.name, error)
         else:
-            logger.critical("worker %s failed by a bug of treadle and closes; another one is to take its place", self.name, exc_info=error)
+            logger.critical("worker %s failed within and closes; another one is to take its place", self.name, exc_info=error)
         self.restart_requested = True
         self._end(None)
 

@@ -30,7 +30,10 @@ _LARGE_BYTES: Final = 1_000_000
 
 
 class DataServer:
-    """``find``: (key, bytes) of a value that is here, by id. ``deliver`` is called with events, and has handled them when it returns."""
+    """Answers the requests of peers and clients.
+
+    ``find`` returns the (key, bytes) of a value in the store, by id. ``deliver`` takes an event and has handled it when it returns.
+    """
 
     def __init__(
         self,
@@ -50,7 +53,7 @@ class DataServer:
         self._unpack_block = unpack
         self._max_incoming = max_incoming
         self._max_answer_bytes = max_answer_bytes
-        #: Those that are open, and whether a client of this worker's tasks is at the other end.
+        #: The open comms, and whether a client of this worker's own tasks is at the other end.
         self._comms: dict[Comm, bool] = {}
         #: Large answers that are being made or sent.
         self._background = Background("serving data")
@@ -61,7 +64,7 @@ class DataServer:
         return len(self._under_way)
 
     def accept(self, comm: Comm, *, is_own: bool = False) -> None:
-        """A ``CommHandler``. ``is_own``: it comes from a client of this worker's own tasks, in this process."""
+        """A ``CommHandler``. ``is_own``: a client of this worker's own tasks, in this process, is at the other end."""
         if comm.peer.role is not Role.PEER:
             comm.abort()
             return
@@ -123,7 +126,7 @@ class DataServer:
     def _pack(
         self, comm: Comm, request: int, ids: list[int], keys: list[object], sizes: list[int], missing: list[int]
     ) -> tuple[Data, list[Buffer], list[int]]:
-        """The answer, its buffers, and the ids that the store has lost. In any thread."""
+        """The answer, its buffers, and the ids of values that the store has lost. May be called in any thread."""
         values: list[Any] = []
         here: list[int] = []
         here_sizes: list[int] = []
@@ -204,7 +207,7 @@ class DataServer:
             try:
                 await coroutine
             except CommClosedError:
-                pass  # whoever asked has gone
+                pass  # the peer that asked is gone
 
         task = self._background.spawn("an answer", serve())
         self._under_way[task] = None

@@ -90,7 +90,7 @@ class SchedulerStream:
                 named += count
             self._turn.add(message)
         if named > len(buffers):
-            raise PeerProtocolError(f"a frame names {named} buffers and came with {len(buffers)}")
+            raise PeerProtocolError(f"a frame announces {named} buffers but came with {len(buffers)}")
 
     def _on_closed(self, error: Exception | None) -> None:
         if not self._welcome.done():

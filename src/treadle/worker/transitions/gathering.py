@@ -1,8 +1,8 @@
 """Which values are requested from which peer, when, and how many at once. No I/O: ``now`` is an argument.
 
-A value that is needed stands in the queue of each of some peers that have it. A peer has at most one request under
-way; when it becomes free it is asked for the most urgent ones of its queue, up to a number of bytes. What all requests ask for
-together stays within a budget: else what arrives could fill the memory before anything can be done about it.
+A needed value stands in the queues of several peers that have it. At most one request to a peer is under way; a free peer is
+asked for the most urgent values of its queue, up to a number of bytes. All requests together ask for no more bytes than a
+budget: otherwise arriving values could fill the memory before anything can be done about it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from treadle.worker.transitions.outbox import WorkerOutbox
 from treadle.worker.transitions.records import FETCH, FLIGHT, PeerState, WorkerTask
 from treadle.worker.transitions.state import LocalState, move
 
-#: In how many peers' queues a value stands at once; when all of them failed, others follow.
+#: A value stands in the queues of at most this many peers; when all of them have failed, others follow.
 MAX_QUEUES: Final = 8
 MAX_IDS: Final = 10_000
 FIRST_BACKOFF_S: Final = 0.01
@@ -23,13 +23,13 @@ MAX_BACKOFF_S: Final = 3.0
 
 
 def enqueue(state: LocalState, task: WorkerTask) -> None:
-    """Put a task in FETCH into the queues of peers that have it: those on this host, and a share that differs between workers."""
+    """Put a task in FETCH into the queues of peers that have its value. Which peers these are differs between workers."""
     remote = task.remote
     if remote is None:
         return
     holders = remote.holders
     count = len(holders)
-    # Workers that need the same value of the same holders start at different ones, and always at the same.
+    # Workers that need the same value begin with different holders; each one always begins with the same.
     first = (task.id + state.number) % count if count else 0
     for turn in range(min(count, MAX_QUEUES)):
         peer = state.peers.get(holders[(first + turn) % count])
@@ -40,7 +40,7 @@ def enqueue(state: LocalState, task: WorkerTask) -> None:
 
 
 def offer_peer(state: LocalState, peer: PeerState) -> None:
-    """The peer is free again: it takes part in the choice with the head of its queue."""
+    """The peer is free again: offer the head of its queue as the next request."""
     queue = peer.queue
     while queue and not _counts(state, peer, queue[0][1]):
         heappop(queue)
@@ -49,7 +49,7 @@ def offer_peer(state: LocalState, peer: PeerState) -> None:
 
 
 def back_off(state: LocalState, peer: PeerState) -> None:
-    """Leave the peer alone for a while, twice as long each time until it answers."""
+    """Send the peer no requests for a while, twice as long each time until it answers."""
     delay = min(MAX_BACKOFF_S, FIRST_BACKOFF_S * float(1 << min(peer.failures, 16)))
     peer.failures += 1
     peer.not_before = state.story.now + delay
@@ -71,16 +71,16 @@ def start_requests(state: LocalState, out: WorkerOutbox) -> None:
         offer = heappop(offers)
         peer = state.peers.get(offer[4])
         if peer is None or peer.flying or peer.not_before > state.story.now:
-            # Gone, or it will offer itself when it becomes free.
+            # The peer is gone, or will be offered when it becomes free.
             continue
         if not _request(state, peer, out):
-            # Nor for anybody less urgent, or large values would wait for ever. What is under way ends, and then it is looked at again.
+            # Less urgent values must wait, too, or large values would wait for ever. The end of a request under way calls this again.
             heappush(offers, offer)
             return
 
 
 def end_request(state: LocalState, number: int) -> PeerState | None:
-    """The peer has answered, or will not. Returns it, if it is still there."""
+    """The request to the peer has ended, with an answer or not. Returns the peer if it is still known."""
     state.outgoing -= 1
     state.fetching_bytes -= state.requested_bytes.pop(number, 0)
     peer = state.peers.get(number)
@@ -90,7 +90,7 @@ def end_request(state: LocalState, number: int) -> PeerState | None:
 
 
 def _request(state: LocalState, peer: PeerState, out: WorkerOutbox) -> bool:
-    """False: there are values to ask for, and no bytes left in the budget."""
+    """Request the most urgent values from the peer. False when there are values to request, but the budget has no bytes left."""
     ids: list[int] = []
     budget = state.fetch_budget_bytes
     total = 0
@@ -125,6 +125,6 @@ def _request(state: LocalState, peer: PeerState, out: WorkerOutbox) -> bool:
 
 
 def _counts(state: LocalState, peer: PeerState, id: int) -> bool:
-    """Whether a row of the peer's queue still stands for something to be asked of it."""
+    """Whether a row of the peer's queue still stands for a value to request from it."""
     task = state.tasks.get(id)
     return task is not None and task.state == FETCH and task.remote is not None and peer.number in task.remote.holders

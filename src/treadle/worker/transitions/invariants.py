@@ -1,4 +1,4 @@
-"""What must hold between turns. Costs a scan of everything: for tests and for ``validate=True``. No I/O, no clock."""
+"""What must hold between turns. Scans the whole state, so it is for tests and for ``validate=True``. No I/O, no clock."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def validate(state: LocalState) -> None:
 
 def _hold(state: LocalState, task: WorkerTask, condition: bool, text: str) -> None:
     if not condition:
-        raise InvariantError(f"of {task!r} does not hold: {text}; story: {state.story.of([task.id])}")
+        raise InvariantError(f"{task!r} violates an invariant: {text}; story: {state.story.of([task.id])}")
 
 
 def _validate_budget(state: LocalState) -> None:

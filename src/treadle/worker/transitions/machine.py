@@ -66,8 +66,8 @@ from treadle.worker.transitions.state import CoreStatistics, LocalState
 class WorkerTransitions:
     """What one worker knows of its tasks and decides about them.
 
-    ``host``: of this worker, to prefer peers on it. ``resources``: abstract counters that tasks may ask for. ``fetch_budget_bytes``: of
-    all requests to peers that are under way; 0: no limit.
+    ``host``: this worker's host, on which peers are preferred. ``resources``: abstract counters that tasks may ask for.
+    ``fetch_budget_bytes``: the most that all requests under way may ask for; 0: no limit.
     """
 
     __slots__ = ("_buffers", "state")
@@ -85,9 +85,9 @@ class WorkerTransitions:
         self._buffers: list[object] = []
 
     def handle(self, events: list[object], now: float) -> WorkerOutbox:
-        """One turn. ``now``: monotonic seconds.
+        """Handle the events of one turn. ``now``: monotonic seconds.
 
-        Raises PeerProtocolError when the scheduler broke the protocol (that event changed nothing, the earlier ones did),
+        Raises PeerProtocolError when the scheduler broke the protocol (the event changed nothing, earlier events of the turn did),
         InvariantError when the state contradicts itself.
         """
         state = self.state
@@ -191,14 +191,14 @@ class WorkerTransitions:
     # -------------------------------------------------------------------------------------------- reads
 
     def stored_key(self, id: int) -> tuple[object, int] | None:
-        """Key and size of a value in the store; None when it is not there."""
+        """Key and size in bytes of a value in the store; None when it is not there."""
         task = self.state.tasks.get(id)
         if task is None or task.state != MEMORY:
             return None
         return task.key, task.nbytes
 
     def inventory(self, now: float) -> Inventory:
-        """What to say when it registers again; without the functions, which the shell has."""
+        """The inventory to register again with, without the functions, which the shell knows."""
         return inventory(self.state, now)
 
     def story(self, ids: list[int]) -> list[tuple[float, int, str, str]]:

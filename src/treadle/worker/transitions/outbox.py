@@ -34,10 +34,10 @@ def _take_row(column: list[T], at: int) -> None:
 
 
 class WorkerOutbox:
-    """To be performed in this order: ``drop``, ``store``, send ``messages()``, ``execute``, ``take_back``, ``fetch``.
+    """The shell performs it in this order: ``drop``, ``store``, send ``messages()``, ``execute``, ``take_back``, ``fetch``.
 
-    Drop comes before store because a key may come back under another id in the same turn; execute before take back
-    because a task may come and be dropped in the same turn.
+    Drop comes before store because a key may come back under another id in the same turn. Execute comes before take back
+    because a task may be assigned and dropped in the same turn.
     """
 
     __slots__ = (
@@ -76,19 +76,19 @@ class WorkerOutbox:
     )
 
     def __init__(self) -> None:
-        #: Keys whose values are to be freed.
+        #: Keys of the values to free.
         self.drop: list[object] = []
-        #: Values to keep: id -> (key, value). What fails is answered by ``StoreFailed``.
+        #: Values to keep: id -> (key, value). ``StoreFailed`` names those that could not be stored.
         self.store: dict[int, tuple[object, object]] = {}
         #: Ids to take back from the executor. Answered by ``TakeBackDone`` before any other event.
         self.take_back: list[int] = []
         self.execute: list[Execute] = []
         self.fetch: list[Fetch] = []
-        #: Addresses of workers that left: their connections are of no use.
+        #: Addresses of workers that left: connections to them are useless.
         self.closed_peers: list[str] = []
-        #: When to send a ``Tick``; 0: not needed.
+        #: When to send a ``Tick``; 0 if none is needed.
         self.wake_at: float = 0.0
-        #: The worker was paused, or resumed, in this turn.
+        #: Whether the worker was paused, or resumed, in this turn.
         self.paused: bool = False
         self.resumed: bool = False
 
@@ -164,19 +164,19 @@ class WorkerOutbox:
         self._replicas_dropped[id] = None
 
     def replica_renamed(self, id: int) -> None:
-        """Something else is called so from here on; what was dropped before under that name is not missed."""
+        """The id stands for another value from now on: withdraw the report that a value with that id was dropped."""
         self._replicas_dropped.pop(id, None)
 
     def missing(self, id: int, holder: int) -> None:
         self._missing.append(id)
         self._missing_holders.append(holder)
 
-    # -------------------------------------------------------------------------------------- second thoughts
+    # ----------------------------------------------------------------------------------------- withdrawals
 
     def unstore(self, id: int) -> bool:
-        """The value came and goes in the same turn: keep it not, and say not that it was added.
+        """The value is dropped in the turn in which it came: neither store it nor report it as added.
 
-        Whether it was to be stored in this turn.
+        Returns whether it was to be stored in this turn.
         """
         if self.store.pop(id, None) is None:
             return False
@@ -184,7 +184,7 @@ class WorkerOutbox:
         return True
 
     def withdraw_finished(self, id: int) -> tuple[int, float, float] | None:
-        """Take back the report that a task finished: its attempt, start and stop. None: there is no such report.
+        """Withdraw the report that a task finished. Returns its attempt, start and stop; None if there is no such report.
 
         Called between ``handle`` and ``messages`` for results that the store refused.
         """
@@ -206,7 +206,7 @@ class WorkerOutbox:
     # ------------------------------------------------------------------------------------------ messages
 
     def messages(self) -> list[Message]:
-        """What the scheduler is told, in an order that reads well: started, then how it ended."""
+        """The messages to the scheduler, in the order of events: tasks that started, then how tasks ended."""
         messages: list[Message] = []
         if self.paused or self.resumed:
             messages.append(WorkerStatus("paused" if self.paused else "running"))

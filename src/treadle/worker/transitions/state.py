@@ -1,4 +1,4 @@
-"""What the worker's core knows: indices and totals. Data, and the one way to change a task's state. No I/O, no clock."""
+"""What the worker's core knows: indices and totals, and the only function that changes a task's state. No I/O, no clock."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from treadle.worker.transitions.table import is_legal
 
 @dataclass(frozen=True)
 class CoreStatistics:
-    """How many tasks are in which state, and the bytes of the values kept."""
+    """How many tasks are in which state, the bytes of the stored values, and the requests under way."""
 
     states: dict[str, int]
     stored_bytes: int
@@ -40,6 +40,7 @@ class LocalState:
         "outgoing",
         "paused",
         "peers",
+        "reannounced",
         "recent_errors",
         "recent_puts",
         "requested_bytes",
@@ -47,7 +48,6 @@ class LocalState:
         "stored_bytes",
         "story",
         "tasks",
-        "told_again",
         "validate",
     )
 
@@ -60,9 +60,9 @@ class LocalState:
         fetch_budget_bytes: int,
         validate: bool,
     ) -> None:
-        #: Own number; 0 before the scheduler's welcome.
+        #: This worker's number; 0 before the scheduler's welcome.
         self.number: int = 0
-        #: Those that it had before, oldest first.
+        #: The numbers that it had before, oldest first.
         self.former_numbers: list[int] = []
         self.host: str = host
         self.tasks: dict[int, WorkerTask] = {}
@@ -74,28 +74,29 @@ class LocalState:
         self.resources: dict[str, float] = dict(resources)
         #: ``resources`` minus what the tasks in the executor hold.
         self.available: dict[str, float] = dict(resources)
-        #: CONSTRAINED tasks by what they need: heaps of (priority, id, attempt). May hold rows that no longer count.
+        #: CONSTRAINED tasks by the resources that they need: heaps of (priority, id, attempt). May hold rows that no longer count.
         self.constrained: dict[tuple[tuple[str, float], ...], list[tuple[Priority, int, int]]] = {}
         self.peers: dict[int, PeerState] = {}
-        #: Heap of (priority, on another host, turn, id, peer): whom to ask next. May hold rows that no longer count.
+        #: Heap of (priority, on another host, turn, id, peer): the peer to ask next. May hold rows that no longer count.
         self.offers: list[tuple[Priority, bool, int, int, int]] = []
-        #: Heap of (until, peer): peers that are left alone.
+        #: Heap of (until, peer): peers that get no requests until then.
         self.backoffs: list[tuple[float, int]] = []
-        #: Requests under way, at most ``max_outgoing``.
+        #: Number of requests under way, at most ``max_outgoing``.
         self.outgoing: int = 0
         self.max_outgoing: int = max_outgoing
         self.max_request_bytes: int = max_request_bytes
-        #: Bytes that requests under way ask for, by the number of the peer, and their sum. At most ``fetch_budget_bytes`` (0: any
-        #: number), but for a single value that is larger.
+        #: Bytes that the requests under way ask for, by the number of the peer, and their sum. The sum is at most
+        #: ``fetch_budget_bytes`` (0: no limit), except for a single value that is larger.
         self.requested_bytes: dict[int, int] = {}
         self.fetching_bytes: int = 0
         self.fetch_budget_bytes: int = fetch_budget_bytes
-        #: For when the stream to the scheduler breaks, and reports with it: failures of late (when, row), and values that clients
-        #: put here of late (id -> when), oldest first.
+        #: Recent failures as (when, row), and values that clients handed over recently (id -> when), oldest first. They go into
+        #: the inventory, because reports may be lost when the stream to the scheduler breaks.
         self.recent_errors: list[tuple[float, TaskErred]] = []
         self.recent_puts: dict[int, float] = {}
-        #: Ids of values that the scheduler was told of more than once. It may hear the last of that when it has had them dropped.
-        self.told_again: set[int] = set()
+        #: Ids of values that were announced to the scheduler more than once. The last announcement may reach the scheduler after
+        #: it has ordered the value to be dropped.
+        self.reannounced: set[int] = set()
         self.validate: bool = validate
         self.story: Story = Story()
 
@@ -105,7 +106,7 @@ class LocalState:
 
 
 def move(state: LocalState, task: WorkerTask, finish: int) -> None:
-    """Change the task's state; the table says which changes there are."""
+    """Change the task's state. The table says which changes are legal."""
     start = task.state
     if state.validate and not is_legal(start, finish):
         raise InvariantError(
@@ -122,7 +123,7 @@ def move(state: LocalState, task: WorkerTask, finish: int) -> None:
 
 
 def add_task(state: LocalState, id: int, key: object) -> WorkerTask:
-    """A NEW task in the table; the rule that asks for it moves it on."""
+    """Add a NEW task to the table; the calling rule moves it on."""
     task = WorkerTask(id, key)
     state.tasks[id] = task
     state.counts[0] += 1

@@ -1,4 +1,4 @@
-"""A bounded log of transitions, for people who look into a failure. Cheap enough to be always on."""
+"""A bounded log of transitions, for people who look into a failure. It is cheap enough to be always on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Story:
     __slots__ = ("_at", "_codes", "_ids", "_times", "now")
 
     def __init__(self) -> None:
-        #: When the current turn takes place.
+        #: The time of the current turn, in monotonic seconds.
         self.now: float = 0.0
         self._at: int = 0
         self._ids: list[int] = [-1] * LENGTH
@@ -32,7 +32,7 @@ class Story:
         self._at = 0 if at == LENGTH else at
 
     def of(self, ids: list[int]) -> list[tuple[float, int, str, str]]:
-        """(when, id, start, finish), oldest first, of the tasks named; of all when ``ids`` is empty."""
+        """(when, id, start, finish), oldest first, of the named tasks; of all tasks when ``ids`` is empty."""
         wanted = set(ids)
         rows: list[tuple[float, int, str, str]] = []
         for offset in range(LENGTH):

@@ -21,17 +21,16 @@ from treadle.worker.transitions.records import (
 )
 
 #: start -> the states that may follow.
-#: start -> the states that may follow.
 LEGAL: Final[dict[int, tuple[int, ...]]] = {
     NEW: (WAITING, CONSTRAINED, READY, MEMORY, FETCH, MISSING),
     # Assigned states -> FETCH, MISSING: the assignment ended, but a task here needs the value.
     # Assigned states -> CANCELLED: the assignment ended, but a request for the value is still under way.
     WAITING: (CONSTRAINED, READY, FETCH, FLIGHT, MISSING, CANCELLED, ERROR, FORGOTTEN),
-    # -> CONSTRAINED: another attempt; -> WAITING: a value it needs went.
+    # -> CONSTRAINED: another attempt; -> WAITING: a value that it needs was lost.
     CONSTRAINED: (WAITING, CONSTRAINED, READY, FETCH, FLIGHT, MISSING, CANCELLED, FORGOTTEN),
-    # -> WAITING, CONSTRAINED, READY: the executor gave it back, or a value it needs had gone.
+    # -> WAITING, CONSTRAINED, READY: the executor gave it back, or a value that it needs was lost.
     READY: (WAITING, CONSTRAINED, READY, EXECUTING, LONG_RUNNING, MEMORY, FETCH, FLIGHT, MISSING, CANCELLED, ERROR, FORGOTTEN),
-    # -> WAITING, CONSTRAINED, READY: it took long to collect its values, and one had gone.
+    # -> WAITING, CONSTRAINED, READY: collecting its values took long, and one was lost.
     EXECUTING: (WAITING, CONSTRAINED, READY, LONG_RUNNING, MEMORY, FETCH, FLIGHT, MISSING, CANCELLED, ERROR, FORGOTTEN),
     LONG_RUNNING: (MEMORY, FETCH, FLIGHT, MISSING, CANCELLED, ERROR, FORGOTTEN),
     # Never to an assigned state: a value that is here is not computed again.

@@ -1,1 +1,1 @@
-"""What brings a task to each of its states, one subject a file."""
+"""The rules that bring a task to each of its states, one subject per file."""

@@ -1,4 +1,4 @@
-"""Rules for what comes of requests to peers, and for peers that come and go. No I/O, no clock."""
+"""Rules for the results of requests to peers, and for peers that come and go. No I/O, no clock."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from treadle.worker.transitions.rules.fetch import (
     to_fetch,
     to_missing,
 )
-from treadle.worker.transitions.rules.inventory import tell_again
+from treadle.worker.transitions.rules.inventory import announce_again
 from treadle.worker.transitions.rules.memory import to_memory
 from treadle.worker.transitions.rules.released import fail_dependents
 from treadle.worker.transitions.state import LocalState, add_task
@@ -53,7 +53,8 @@ def fetch_done(state: LocalState, done: FetchDone, out: WorkerOutbox) -> None:
         if task is not None:
             remote = remote_of(task)
             remote.misses += 1
-            # The scheduler named it again after it had said no: once may be a race, then there is no hurry.
+            # The scheduler named the peer again after the peer had denied having the value. Once may be a race; twice the
+            # scheduler is wrong, and the peer need not be asked again soon.
             wrong = wrong or remote.misses > 1
             lost_holder(task, done.peer)
             to_fetch(state, task, out)
@@ -69,7 +70,7 @@ def fetch_done(state: LocalState, done: FetchDone, out: WorkerOutbox) -> None:
 
 
 def fetch_busy(state: LocalState, busy: FetchBusy, out: WorkerOutbox) -> None:
-    """Ask again later; whoever else has the values is asked now."""
+    """Ask the peer again later, and other holders of the values now."""
     peer = end_request(state, busy.peer)
     if peer is not None:
         back_off(state, peer)
@@ -91,7 +92,7 @@ def fetch_failed(state: LocalState, failed: FetchFailed, out: WorkerOutbox) -> N
 
 
 def _end_flight(state: LocalState, id: int, number: int, out: WorkerOutbox) -> WorkerTask | None:
-    """The request is over. The task, when it still waits for the value; else the value is to be discarded."""
+    """The request is over. Returns the task if it still waits for the value; None means that the value is to be discarded."""
     task = state.tasks.get(id)
     if task is None or task.remote is None or task.remote.peer != number:
         return None
@@ -110,7 +111,7 @@ def holders_changed(state: LocalState, holders: list[Holders], out: WorkerOutbox
         was_missing = task.state == MISSING
         need(state, task, named, task.remote.priority, out)
         if was_missing and task.state == MISSING:
-            # It named only workers that are gone, or this one; or none, and then there is nothing to say.
+            # The scheduler named only workers that are gone, or this one; or none, and then there is nothing to report.
             report_missing(state, task, out)
 
 
@@ -120,7 +121,7 @@ def fetch_replicas(state: LocalState, holders: list[Holders], out: WorkerOutbox)
         if task is None:
             task = add_task(state, named.id, key_from_wire(named.key))
         if task.state == MEMORY:
-            tell_again(state, task.id, out)
+            announce_again(state, task.id, out)
             continue
         remote_of(task).wanted = True
         need(state, task, named, LEAST_URGENT, out)
@@ -130,13 +131,13 @@ def peers_come(state: LocalState, peers: list[Peer]) -> None:
     for peer in peers:
         known = state.peers.get(peer.number)
         if known is not None and known.address == peer.address:
-            # Told again after a reconnection.
+            # Announced again after a reconnection.
             continue
         state.peers[peer.number] = PeerState(peer.number, peer.address, host_of(peer.address))
 
 
 def peers_gone(state: LocalState, numbers: list[int], out: WorkerOutbox) -> None:
-    """They left: what was to be asked of them is asked of others. Requests under way end by themselves."""
+    """These peers left: values are requested from others instead. Requests under way to them end by themselves."""
     for number in numbers:
         peer = state.peers.pop(number, None)
         if peer is None:
@@ -154,7 +155,7 @@ def peers_gone(state: LocalState, numbers: list[int], out: WorkerOutbox) -> None
 
 
 def host_of(address: str) -> str:
-    """``"10.0.0.3"`` of ``"tcp://10.0.0.3:4000"``: for comparison only."""
+    """``"10.0.0.3"`` of ``"tcp://10.0.0.3:4000"``; for comparison only."""
     rest = address.partition("://")[2] or address
     if rest.startswith("["):
         return rest.partition("]")[0][1:]

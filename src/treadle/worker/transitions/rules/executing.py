@@ -1,4 +1,4 @@
-"""Rules for what the executor says: started, seceded, failed, not ready, given back. No I/O, no clock."""
+"""Rules for the executor's reports: started, seceded, failed, not ready, given back. No I/O, no clock."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def execution_rescheduled(state: LocalState, id: int, out: WorkerOutbox) -> None
 
 
 def execution_unready(state: LocalState, id: int, out: WorkerOutbox) -> None:
-    """A value it needs was dropped before it started: the task was dropped with it, or comes again, or waits for the value."""
+    """A value that the task needs was dropped before its start: the task was dropped, too, or is assigned again, or waits for it."""
     task = state.tasks.get(id)
     if task is None:
         return
@@ -42,7 +42,7 @@ def execution_unready(state: LocalState, id: int, out: WorkerOutbox) -> None:
     if task.attempt == NO_ATTEMPT:
         settle(state, task, out)
         return
-    _again(state, task, out)
+    _wait_or_ready(state, task, out)
 
 
 def executions_started(state: LocalState, ids: list[int], out: WorkerOutbox) -> None:
@@ -63,8 +63,8 @@ def take_back_done(state: LocalState, done: TakeBackDone, out: WorkerOutbox) -> 
     for id in done.taken:
         task = state.tasks[id]
         leave_executor(state, task, out)
-        asked = task.asked_back
-        task.asked_back = NO_ATTEMPT
+        asked = task.take_back_attempt
+        task.take_back_attempt = NO_ATTEMPT
         if asked != NO_ATTEMPT and asked == task.attempt:
             to_given_back(state, task, out)
             continue
@@ -73,16 +73,16 @@ def take_back_done(state: LocalState, done: TakeBackDone, out: WorkerOutbox) -> 
         if task.attempt == NO_ATTEMPT:
             settle(state, task, out)
         else:
-            # Dropped, and assigned again before the executor had answered.
-            _again(state, task, out)
+            # The task was dropped, and assigned again before the executor answered.
+            _wait_or_ready(state, task, out)
     for id in done.kept:
         kept = state.tasks.get(id)
-        if kept is not None and kept.asked_back != NO_ATTEMPT:
-            kept.asked_back = NO_ATTEMPT
+        if kept is not None and kept.take_back_attempt != NO_ATTEMPT:
+            kept.take_back_attempt = NO_ATTEMPT
             out.kept(id)
 
 
-def _again(state: LocalState, task: WorkerTask, out: WorkerOutbox) -> None:
+def _wait_or_ready(state: LocalState, task: WorkerTask, out: WorkerOutbox) -> None:
     if task.waiting_on:
         move(state, task, WAITING)
     else:

@@ -1,4 +1,4 @@
-"""Rules for values that are needed here and are elsewhere: fetch, flight, missing. No I/O, no clock."""
+"""Rules for values that are needed here and stored elsewhere: fetch, flight, missing. No I/O, no clock."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def remote_of(task: WorkerTask) -> Remote:
 
 
 def need(state: LocalState, task: WorkerTask, named: Holders | None, priority: Priority, out: WorkerOutbox) -> None:
-    """A task here, or the scheduler, wants the value: see to it that it comes."""
+    """A task here, or the scheduler, wants the value: have it fetched."""
     if task.state == MEMORY:
         return
     remote = remote_of(task)
@@ -50,11 +50,11 @@ def need(state: LocalState, task: WorkerTask, named: Holders | None, priority: P
             to_missing(state, task, out)
         elif more_urgent or named is not None:
             enqueue(state, task)
-    # FLIGHT: it comes. Assigned here: it is computed, and the holders are kept for when that fails.
+    # FLIGHT: the value is on its way. Assigned here: it is being computed, and the holders are kept in case that fails.
 
 
 def name_holders(state: LocalState, task: WorkerTask, remote: Remote, named: Holders) -> None:
-    """The scheduler's word replaces what was known. Those unknown here have left, and this worker cannot fetch from itself."""
+    """Replace the known holders by those that the scheduler names. Unknown ones have left, and this worker cannot fetch from itself."""
     if task.nbytes == 0:
         task.nbytes = named.nbytes
     remote.holders = []
@@ -67,10 +67,10 @@ def name_holders(state: LocalState, task: WorkerTask, remote: Remote, named: Hol
 
 
 def to_fetch(state: LocalState, task: WorkerTask, out: WorkerOutbox) -> None:
-    """To be requested from one of its holders; MISSING when none is left."""
+    """Have the value requested from one of its holders; the task is MISSING when none is left."""
     remote = remote_of(task)
     if remote.peer != NO_PEER:
-        # Requested before, given up, and wanted again while the request is still under way.
+        # The value was requested and given up, and is wanted again while the request is still under way.
         move(state, task, FLIGHT)
         return
     prune_holders(state, remote)
@@ -82,7 +82,7 @@ def to_fetch(state: LocalState, task: WorkerTask, out: WorkerOutbox) -> None:
 
 
 def to_missing(state: LocalState, task: WorkerTask, out: WorkerOutbox) -> None:
-    """No known peer has it: say so, and wait for the scheduler's word."""
+    """No known peer has the value: report that, and wait for the scheduler to name holders."""
     move(state, task, MISSING)
     report_missing(state, task, out)
 
@@ -91,14 +91,14 @@ def report_missing(state: LocalState, task: WorkerTask, out: WorkerOutbox) -> No
     remote = remote_of(task)
     for number in remote.tried:
         if number == state.number:
-            # The scheduler believes that it is here: first strike that off.
+            # The scheduler believes that the value is here: correct that first.
             out.replica_dropped(task.id)
         out.missing(task.id, number)
     remote.tried = []
 
 
 def prune_holders(state: LocalState, remote: Remote) -> None:
-    """Forget holders that left."""
+    """Remove holders that left."""
     for number in remote.holders:
         if number not in state.peers:
             break
@@ -114,7 +114,7 @@ def prune_holders(state: LocalState, remote: Remote) -> None:
 
 
 def lost_holder(task: WorkerTask, number: int) -> None:
-    """That peer does not have it, or cannot be reached."""
+    """The peer does not have the value, or cannot be reached."""
     remote = remote_of(task)
     if number in remote.holders:
         remote.holders.remove(number)
@@ -123,9 +123,9 @@ def lost_holder(task: WorkerTask, number: int) -> None:
 
 
 def lose(state: LocalState, task: WorkerTask, out: WorkerOutbox) -> None:
-    """Its value went, or its assignment ended. Kept as a value to fetch when a task here needs it, forgotten else.
+    """The task's value was lost, or its assignment ended. If a task here needs the value, it is fetched; else the task is forgotten.
 
-    Called for a task with no open assignment. While the executor or a request holds it, it stays as CANCELLED.
+    Called for a task without an open assignment. While the executor or a request holds the task, it stays as CANCELLED.
     """
     dependents = task.dependents
     if task.state == MEMORY:
@@ -142,7 +142,7 @@ def lose(state: LocalState, task: WorkerTask, out: WorkerOutbox) -> None:
 
 
 def to_cancelled(state: LocalState, task: WorkerTask) -> None:
-    """Nobody here wants it."""
+    """Nobody here wants the task."""
     if task.in_executor or (task.remote is not None and task.remote.peer != NO_PEER):
         if task.state != CANCELLED:
             move(state, task, CANCELLED)
@@ -151,7 +151,7 @@ def to_cancelled(state: LocalState, task: WorkerTask) -> None:
 
 
 def forget_orders(state: LocalState) -> None:
-    """The scheduler welcomes this worker: copies that it wants kept here, it orders anew."""
+    """The scheduler has welcomed this worker: forget which replicas it ordered before, because it will order them again."""
     for task in list(state.tasks.values()):
         remote = task.remote
         if remote is None or not remote.wanted:
@@ -162,7 +162,7 @@ def forget_orders(state: LocalState) -> None:
 
 
 def settle(state: LocalState, task: WorkerTask, out: WorkerOutbox) -> None:
-    """Something that held a CANCELLED task let go of it."""
+    """The executor or a request has released a CANCELLED task."""
     if task.state == CANCELLED:
         if task.dependents:
             lose(state, task, out)

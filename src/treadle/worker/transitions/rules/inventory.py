@@ -1,4 +1,4 @@
-"""What a worker says it has when it comes back to a scheduler, and what it makes of the answer. No I/O, no clock."""
+"""The inventory of a worker that comes back to a scheduler, and what the worker does with the answer. No I/O, no clock."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from treadle.worker.transitions.records import (
 )
 from treadle.worker.transitions.state import LocalState
 
-#: How long what was told to the scheduler, or is told by a client, may be on its way: seconds, and so many failures.
+#: How long a report to the scheduler, by this worker or by a client, may be on its way, in seconds; and how many failures are kept.
 RECENTLY_S: Final = 60.0
 MOST_ERRORS: Final = 200
 #: How many of its former numbers a worker remembers.
@@ -26,7 +26,7 @@ MOST_NUMBERS: Final = 32
 
 
 def note_error(state: LocalState, row: TaskErred) -> None:
-    """The report may get lost with the stream: keep it for a while."""
+    """Keep the report of a failure for a while, because it may get lost with the stream."""
     errors = state.recent_errors
     errors.append((state.story.now, row))
     if len(errors) > MOST_ERRORS:
@@ -43,13 +43,14 @@ def forget_errors(state: LocalState) -> None:
 
 
 def note_put(state: LocalState, id: int) -> None:
-    """A client will tell the scheduler of the value, which may not know it yet when it is told by this worker."""
+    """Note a value that a client has handed over. The client will report it to the scheduler, perhaps later than this worker does."""
     state.recent_puts.pop(id, None)
     state.recent_puts[id] = state.story.now
 
 
 def end_puts(state: LocalState, out: WorkerOutbox) -> None:
-    """What was put here a while ago is told to the scheduler: it says that nobody wants it when the client has not lived to say that."""
+    """Announce values that were handed over a while ago to the scheduler. It orders them to be dropped if nobody wants them because
+    their client died before it reported them."""
     puts = state.recent_puts
     while puts:
         first = next(iter(puts))
@@ -61,17 +62,18 @@ def end_puts(state: LocalState, out: WorkerOutbox) -> None:
         del puts[first]
         task = state.tasks.get(first)
         if task is not None and task.state == MEMORY:
-            tell_again(state, first, out)
+            announce_again(state, first, out)
 
 
-def tell_again(state: LocalState, id: int, out: WorkerOutbox) -> None:
-    """The value is here, as the scheduler may know, and may just have it dropped: then it is told that it went, behind this."""
+def announce_again(state: LocalState, id: int, out: WorkerOutbox) -> None:
+    """Announce a value that the scheduler may know already. If it has just ordered the value to be dropped, ``drop_keys`` will report
+    the drop after this announcement."""
     out.replica_added(id)
-    state.told_again.add(id)
+    state.reannounced.add(id)
 
 
 def take_number(state: LocalState, number: int) -> None:
-    """What the scheduler calls this worker from here on."""
+    """The scheduler uses this number for the worker from now on."""
     former = state.former_numbers
     if state.number not in (0, number):
         former.append(state.number)
@@ -80,7 +82,7 @@ def take_number(state: LocalState, number: int) -> None:
 
 
 def inventory(state: LocalState, now: float) -> Inventory:
-    """All that this worker has and does. Functions are the shell's."""
+    """All that this worker has and does, except the functions, which the shell adds."""
     found = Inventory([], [], [], [], [], [], [], [], [], [], [], [], [], list(state.peers), "")
     found.status = "paused" if state.paused else "running"
     found.number = state.number
@@ -114,9 +116,9 @@ def inventory(state: LocalState, now: float) -> Inventory:
 
 
 def keys_renumbered(state: LocalState, ids: list[int], canonical: list[int], out: WorkerOutbox) -> list[int]:
-    """The scheduler calls these values otherwise than the one before did.
+    """The scheduler has other ids for these values than the scheduler before it.
 
-    Returns the ids of those that nobody will ask for: there is something here that has the new name already.
+    Returns the old ids of superfluous values: another task here has the new id already, so nobody will ask for them.
     """
     superfluous: list[int] = []
     for row in range(len(ids)):
@@ -124,7 +126,7 @@ def keys_renumbered(state: LocalState, ids: list[int], canonical: list[int], out
             continue
         task = state.tasks.get(ids[row])
         if task is None or task.state != MEMORY:
-            # Lost meanwhile, which was said under the old name.
+            # The value was lost meanwhile, and the loss was reported under the old id.
             other = state.tasks.get(canonical[row])
             if other is None or other.state != MEMORY:
                 out.replica_dropped(canonical[row])
@@ -134,7 +136,7 @@ def keys_renumbered(state: LocalState, ids: list[int], canonical: list[int], out
 
 
 def _renumber(state: LocalState, task: WorkerTask, id: int, out: WorkerOutbox) -> bool:
-    """False: it cannot be called so."""
+    """Give a task a new id. False if another task has it already."""
     old = task.id
     other = state.tasks.get(id)
     if other is not None:
@@ -144,8 +146,8 @@ def _renumber(state: LocalState, task: WorkerTask, id: int, out: WorkerOutbox) -
     del state.tasks[old]
     task.id = id
     state.tasks[id] = task
-    state.told_again.discard(old)
-    # What was requested under the old name is not waited for.
+    state.reannounced.discard(old)
+    # Do not wait for a request that was made under the old id.
     task.remote = None
     if old in out.store:
         out.store[id] = out.store.pop(old)

@@ -1,4 +1,4 @@
-"""Rules that bring a value to memory: computed, fetched, handed over; and what the store loses. No I/O, no clock."""
+"""Rules that bring a value to memory (computed, fetched, handed over), and for values that the store loses. No I/O, no clock."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from treadle.worker.transitions.state import LocalState, add_task, move
 
 
 def to_memory(state: LocalState, task: WorkerTask, value: object, nbytes: int, type_name: str, out: WorkerOutbox) -> None:
-    """Keep the value; tasks that waited for it alone are ready."""
+    """Keep the value. Tasks that waited for this value only are ready."""
     task.nbytes = nbytes
     task.type_name = type_name
     state.stored_bytes += nbytes
@@ -44,7 +44,7 @@ def executions_done(state: LocalState, done: ExecutionsDone, out: WorkerOutbox) 
         leave_executor(state, task, out)
         attempt = task.attempt
         if attempt == NO_ATTEMPT:
-            # Dropped while it was executing, and not assigned again.
+            # The task was dropped while it was executing, and not assigned again.
             settle(state, task, out)
             continue
         end_assignment(state, task)
@@ -53,7 +53,7 @@ def executions_done(state: LocalState, done: ExecutionsDone, out: WorkerOutbox) 
 
 
 def data_put(state: LocalState, put: DataPut, out: WorkerOutbox) -> None:
-    """Values that somebody handed over. Who did tells the scheduler."""
+    """Keep values that a client or peer handed over. The giver reports them to the scheduler."""
     for row in range(len(put.ids)):
         task = state.tasks.get(put.ids[row])
         if task is None:
@@ -74,7 +74,7 @@ def data_lost(state: LocalState, ids: list[int], out: WorkerOutbox) -> None:
 
 
 def store_failed(state: LocalState, rows: list[TaskErred], out: WorkerOutbox) -> None:
-    """Results that the store refused in the turn before are failures of their tasks."""
+    """Results that the store refused in the previous turn count as failures of their tasks."""
     for row in rows:
         out.erred(row)
         note_error(state, row)
@@ -84,7 +84,7 @@ def store_failed(state: LocalState, rows: list[TaskErred], out: WorkerOutbox) ->
 
 
 def _lose_value(state: LocalState, task: WorkerTask, out: WorkerOutbox) -> None:
-    state.told_again.discard(task.id)
+    state.reannounced.discard(task.id)
     if task.dependents:
         remote = remote_of(task)
         remote.holders = []

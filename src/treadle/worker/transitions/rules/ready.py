@@ -1,4 +1,4 @@
-"""Rules that bring an assigned, complete task to the executor, or hold it back. No I/O, no clock."""
+"""Rules that hand an assigned, complete task to the executor, or hold it back. No I/O, no clock."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from treadle.worker.transitions.outbox import WorkerOutbox
 from treadle.worker.transitions.records import CONSTRAINED, EXECUTING, LONG_RUNNING, READY, WorkerTask
 from treadle.worker.transitions.state import LocalState, move
 
-#: Amounts are counted in floats.
+#: Amounts are floats, so sums are inexact.
 _TOLERANCE = 1e-9
 
 
 def to_ready(state: LocalState, task: WorkerTask, out: WorkerOutbox) -> None:
-    """All its values are here: give it to the executor ahead of need, unless something holds it back."""
+    """All values that the task needs are here: hand it to the executor ahead of time, unless something holds it back."""
     if state.paused or (task.needs is not None and not fits(state, task.needs)):
         spec = task.spec
         if spec is None:
@@ -51,7 +51,7 @@ def fits(state: LocalState, needs: tuple[tuple[str, float], ...]) -> bool:
 
 
 def leave_executor(state: LocalState, task: WorkerTask, out: WorkerOutbox) -> None:
-    """The executor is done with it, or gave it back: others may have its resources."""
+    """The executor is done with the task, or gave it back: free its resources."""
     task.in_executor = False
     holds = task.holds
     if holds is None:
@@ -63,7 +63,8 @@ def leave_executor(state: LocalState, task: WorkerTask, out: WorkerOutbox) -> No
 
 
 def release_constrained(state: LocalState, out: WorkerOutbox) -> None:
-    """Hand out what is held back, most urgent first, as far as it fits. Cost: the kinds of needs, for each one handed out."""
+    """Hand tasks that were held back to the executor, most urgent first, as far as resources allow. Each one costs a loop over the
+    kinds of needs."""
     while not state.paused:
         best: WorkerTask | None = None
         best_needs: tuple[tuple[str, float], ...] = ()
@@ -89,7 +90,7 @@ def release_constrained(state: LocalState, out: WorkerOutbox) -> None:
 
 
 def to_started(state: LocalState, task: WorkerTask, out: WorkerOutbox) -> None:
-    """It is executing, and has been for a moment. Of one that nobody wants any more only a note is made."""
+    """The task has been executing for a moment. For a task that nobody wants any more, this is only noted."""
     if task.reached == READY:
         task.reached = EXECUTING
     if task.state == READY:
@@ -98,7 +99,7 @@ def to_started(state: LocalState, task: WorkerTask, out: WorkerOutbox) -> None:
 
 
 def to_long_running(state: LocalState, task: WorkerTask, out: WorkerOutbox) -> None:
-    """It left the thread pool."""
+    """The task left the thread pool."""
     task.reached = LONG_RUNNING
     if task.state == READY or task.state == EXECUTING:
         if task.state == READY:

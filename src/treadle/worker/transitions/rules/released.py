@@ -25,7 +25,7 @@ from treadle.worker.transitions.state import LocalState, move
 
 
 def end_assignment(state: LocalState, task: WorkerTask) -> None:
-    """It is reported or given up. Values that only it needed and that are not here yet are not fetched any more."""
+    """The task is reported or given up. Values that only this task needed and that are not here yet are no longer fetched."""
     task.attempt = NO_ATTEMPT
     task.spec = None
     task.waiting_on = 0
@@ -45,7 +45,7 @@ def end_assignment(state: LocalState, task: WorkerTask) -> None:
 
 
 def to_error(state: LocalState, task: WorkerTask, error: TaskError, start: float, stop: float, out: WorkerOutbox) -> None:
-    """Report the failure, and forget the task: all that is known of it is with the scheduler."""
+    """Report the failure, and forget the task: the scheduler keeps what is to be known of it."""
     row = TaskErred(task.id, task.attempt, error, start, stop)
     out.erred(row)
     note_error(state, row)
@@ -67,12 +67,12 @@ def to_given_back(state: LocalState, task: WorkerTask, out: WorkerOutbox) -> Non
 
 
 def fail_dependents(state: LocalState, task: WorkerTask, error: TaskError, out: WorkerOutbox) -> None:
-    """The value cannot be had in a usable form from anybody: the tasks here that need it fail with that error."""
+    """No peer can provide the value in a usable form: the tasks here that need it fail with that error."""
     remote = remote_of(task)
     remote.wanted = False
     if task.dependents:
         for dependent in list(task.dependents):
-            # One that the executor holds will say itself that it has no value to work on.
+            # A task that the executor holds will itself report that the value is missing.
             if not dependent.in_executor:
                 to_error(state, dependent, error, 0.0, 0.0, out)
     if task.state != FORGOTTEN:
@@ -81,7 +81,7 @@ def fail_dependents(state: LocalState, task: WorkerTask, error: TaskError, out: 
 
 
 def take_back(state: LocalState, ids: list[int], attempts: list[int], out: WorkerOutbox) -> None:
-    """The scheduler wants these back: each is answered once, at once or when the executor has answered."""
+    """The scheduler wants these tasks back. Each gets one answer, at once or when the executor has answered."""
     for row in range(len(ids)):
         task = state.tasks.get(ids[row])
         if task is None or task.attempt != attempts[row]:
@@ -89,24 +89,24 @@ def take_back(state: LocalState, ids: list[int], attempts: list[int], out: Worke
         elif task.state == WAITING or task.state == CONSTRAINED:
             to_given_back(state, task, out)
         elif task.state == READY:
-            if task.asked_back == NO_ATTEMPT:
+            if task.take_back_attempt == NO_ATTEMPT:
                 out.take_back.append(task.id)
-            task.asked_back = task.attempt
+            task.take_back_attempt = task.attempt
         else:
             out.kept(task.id)
 
 
 def drop_keys(state: LocalState, ids: list[int], unconfirmed: list[int] | None, out: WorkerOutbox) -> None:
-    """Forget these. Values that tasks here still need come last: those tasks may be dropped by the same message."""
+    """Forget these tasks. Values that tasks here still need are handled last, because the same message may drop those tasks."""
     if unconfirmed is not None:
         for id in unconfirmed:
-            told = state.tasks.get(id)
-            if told is not None and told.state == MEMORY:
+            unconfirmed_task = state.tasks.get(id)
+            if unconfirmed_task is not None and unconfirmed_task.state == MEMORY:
                 out.replica_dropped(id)
-    if state.told_again:
+    if state.reannounced:
         for id in ids:
-            if id in state.told_again:
-                state.told_again.discard(id)
+            if id in state.reannounced:
+                state.reannounced.discard(id)
                 out.replica_dropped(id)
     needed: list[WorkerTask] = []
     for id in ids:
@@ -150,7 +150,7 @@ def _drop(state: LocalState, task: WorkerTask, out: WorkerOutbox) -> None:
     elif not task.dependents:
         to_cancelled(state, task)
     elif task.state == FLIGHT:
-        # What is on its way is discarded; then the scheduler is asked where the value is.
+        # The value on its way will be discarded; then the scheduler is asked where the value is.
         _disown(state, task)
         to_cancelled(state, task)
     elif task.state == FETCH:
@@ -159,7 +159,7 @@ def _drop(state: LocalState, task: WorkerTask, out: WorkerOutbox) -> None:
 
 
 def _disown(state: LocalState, task: WorkerTask) -> None:
-    """A task here needs it although the scheduler dropped it: all that can be said is that it is not here."""
+    """A task here needs the value although the scheduler dropped it. All that is known now is that this worker does not have it."""
     remote = remote_of(task)
     remote.holders = []
     remote.tried = [state.number]

@@ -1,4 +1,4 @@
-"""Rules that take assignments: a task waits for its values, or is ready at once. No I/O, no clock."""
+"""Rules for assignments: a task waits for the values that it needs, or is ready at once. No I/O, no clock."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from treadle.worker.transitions.state import LocalState, add_task, move
 
 
 def compute_tasks(state: LocalState, message: ComputeTasks, buffers: list[object], out: WorkerOutbox) -> None:
-    """New assignments. Raises PeerProtocolError, with nothing changed, when the columns do not fit together."""
+    """Take new assignments. Raises PeerProtocolError, with nothing changed, when the columns do not fit together."""
     holders = _holders_by_id(message)
     _check(state, message, holders, len(buffers))
     options: dict[int, TaskOptions] = {}
@@ -83,7 +83,7 @@ def _check(state: LocalState, message: ComputeTasks, holders: dict[int, Holders]
                 raise PeerProtocolError(f"ComputeTasks names buffers of row {at} of {count}")
             named += size
     if named != buffers:
-        raise PeerProtocolError(f"ComputeTasks names {named} buffers and came with {buffers}")
+        raise PeerProtocolError(f"ComputeTasks announces {named} buffers but came with {buffers}")
 
 
 def _holders_by_id(message: ComputeTasks) -> dict[int, Holders]:
@@ -103,7 +103,7 @@ def _set_options(task: WorkerTask, spec: Execute, options: TaskOptions | None) -
 
 
 def _attach(state: LocalState, task: WorkerTask, ids: list[int], holders: dict[int, Holders], out: WorkerOutbox) -> None:
-    """Note what the task needs, and see to it that it comes."""
+    """Note the values that the task needs, and have them fetched."""
     spec = task.spec
     if spec is None:
         return
@@ -137,14 +137,14 @@ def _attach(state: LocalState, task: WorkerTask, ids: list[int], holders: dict[i
 def _assign_again(
     state: LocalState, task: WorkerTask, spec: Execute, ids: list[int], holders: dict[int, Holders], out: WorkerOutbox
 ) -> None:
-    """A task that is known here: an older attempt, a value, or one that was given up and is still executing."""
+    """Assign a task that is known here: with an older attempt, as a value, or given up and still executing."""
     if task.state == MEMORY:
-        # Computed or fetched before. Nothing ran for this attempt: start and stop are 0.
+        # The value was computed or fetched before. Nothing ran for this attempt, so start and stop are 0.
         out.finished(task.id, spec.attempt, task.nbytes, task.type_name, 0.0, 0.0)
         return
     was_assigned = task.attempt != NO_ATTEMPT
     if was_assigned and not task.in_executor:
-        # What it needs may have other names by now.
+        # The values that it needs may have other ids by now.
         end_assignment(state, task)
         was_assigned = False
     task.attempt = spec.attempt
@@ -157,7 +157,7 @@ def _assign_again(
         if ids:
             _attach(state, task, ids, holders, out)
         if task.in_executor:
-            # It runs on, and is reported under the new attempt.
+            # The task runs on, and is reported under the new attempt.
             move(state, task, task.reached)
         elif not task.waiting_on:
             to_ready(state, task, out)

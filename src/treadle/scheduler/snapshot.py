@@ -18,7 +18,7 @@ from treadle.messages.journal import (
     WantsRecord,
 )
 from treadle.scheduler.transitions.recorder import worker_record
-from treadle.scheduler.transitions.records import ERRED, RELEASED, ClientState, TaskState, is_needed
+from treadle.scheduler.transitions.records import ERRED, RELEASED, STRANGER, ClientState, TaskState, is_needed
 from treadle.scheduler.transitions.state import ClusterState
 
 _CHUNK: Final = 2000
@@ -40,7 +40,7 @@ def snapshot(state: ClusterState, highest_number: int) -> Iterator[tuple[Any, li
                 client.submission,
                 client.generation,
                 client.submitted_at,
-                client.stranger,
+                client.origin == STRANGER,
             ),
             [],
         )

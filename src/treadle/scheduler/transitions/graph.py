@@ -14,6 +14,7 @@ from treadle.scheduler.transitions.records import (
     NO_ACCOUNT,
     NO_TASKS,
     RELEASED,
+    STRANGER,
     WAITING,
     ClientState,
     Expected,
@@ -52,7 +53,7 @@ def define_functions(state: ClusterState, client: ClientState, message: DefineFu
         raise PeerProtocolError("DefineFunctions: an id stands twice")
     for id, body in zip(ids, bodies, strict=True):
         known = state.functions.get(id)
-        if id >> 32 != client.number or (known is not None and not client.stranger and known.body != body):
+        if id >> 32 != client.number or (known is not None and client.origin != STRANGER and known.body != body):
             raise PeerProtocolError(f"DefineFunctions: id {id} is not this client's to give")
     for id, name, body in zip(ids, names, bodies, strict=True):
         function = state.functions.get(id)
@@ -151,7 +152,7 @@ def submit_tasks(state: ClusterState, client: ClientState, message: SubmitTasks,
                 aliased.append(task)
             rows.append(task)
             continue
-        if client.stranger and functions[row] and functions[row] not in state.functions:
+        if client.origin == STRANGER and functions[row] and functions[row] not in state.functions:
             # Only the earlier scheduler knew it.
             broken[id] = None
             rows.append(None)
@@ -274,7 +275,7 @@ def check_columns(state: ClusterState, client: ClientState, message: SubmitTasks
     if len(set(message.ids)) != length:
         raise PeerProtocolError("SubmitTasks: an id stands twice")
     for function in message.functions:
-        if function and function not in state.functions and not client.stranger:
+        if function and function not in state.functions and client.origin != STRANGER:
             raise PeerProtocolError(f"SubmitTasks: function {function} was not defined")
     for row, _options in message.row_options or ():
         if not 0 <= row < length:

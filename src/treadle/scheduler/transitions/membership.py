@@ -17,9 +17,11 @@ from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.quarantine import give_up, is_emptied
 from treadle.scheduler.transitions.records import (
     PAUSED,
+    RECALLING,
     RELEASED,
     RETIRING,
     RUNNING,
+    STRANGER,
     WAITING,
     Account,
     ClientState,
@@ -236,9 +238,9 @@ def add_client(state: ClusterState, number: int, message: RegisterClient, schedu
     client = ClientState(number, message.id, dict(message.versions))
     client.account = new_account(state, message.id)
     client.last_seen = state.now
-    client.stranger = message.number != 0
-    client.came_back = client.recalling = client.stranger
-    if client.stranger:
+    if message.number != 0:
+        client.phase = RECALLING
+        client.origin = STRANGER
         # What it submits once more, under ids that it has used, was perhaps forgotten, and is executing still.
         state.first_attempt += ATTEMPTS_OF_A_TASK
     state.clients[client.id] = client

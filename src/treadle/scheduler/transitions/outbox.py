@@ -31,7 +31,7 @@ from treadle.messages.worker_scheduler import (
     UnlearnFunctions,
     WorkerPeers,
 )
-from treadle.scheduler.transitions.records import ClientState, FunctionState, TaskState, WorkerState
+from treadle.scheduler.transitions.records import AWAY, RECALLING, ClientState, FunctionState, TaskState, WorkerState
 
 #: Holders of a value that a worker is told at once.
 MOST_HOLDERS_TOLD: Final = 16
@@ -380,7 +380,7 @@ class Outbox:
         for client in task.who_wants:
             # One that says once more what it had said takes it for failed until it hears, at the end, where all stands: it may be about
             # to cancel it, and does not ask about what has failed.
-            if client.number and not (retried and client.recalling):
+            if client.number and not (retried and client.phase == RECALLING):
                 queue = self.to_client(client)
                 last = queue.messages[-1] if queue.messages else None
                 if isinstance(last, KeysPending):
@@ -419,7 +419,7 @@ class Outbox:
                 sends.append((number, queue.messages, queue.frames))
         for number, told in self.clients.items():
             client = told.client
-            if (told.messages or told.acknowledge) and client.connected:
+            if (told.messages or told.acknowledge) and client.phase != AWAY:
                 if client.durable != client.acknowledged:
                     client.acknowledged = client.durable
                     told.messages.append(Received(client.durable))

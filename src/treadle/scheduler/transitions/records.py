@@ -27,6 +27,18 @@ PAUSED: Final = "paused"
 #: It leaves: its values go to others, and it gets nothing new.
 RETIRING: Final = "closing_gracefully"
 
+#: Phases of a client. HERE: it hears of its keys. AWAY: its stream is broken, and it may come back. RECALLING: it is back, says once
+#: more what this scheduler may not have heard, and will then ask where all its keys stand.
+HERE: Final = 0
+AWAY: Final = 1
+RECALLING: Final = 2
+
+#: Whether a client was here before. RETURNED: what it says may be old. STRANGER: that too, and it may name what only an earlier
+#: scheduler knew.
+FIRST_TIME: Final = 0
+RETURNED: Final = 1
+STRANGER: Final = 2
+
 #: How far an assignment is, as in ``Inventory.stages``.
 NOT_RUNNING: Final = 0
 EXECUTING: Final = 1
@@ -147,23 +159,18 @@ class ClientState:
         #: Numbers of the workers whose addresses this client was told.
         self.met: set[int] = set()
         self.last_seen: float = 0.0
-        #: False: its stream is broken, since then, and it may come back.
-        self.connected: bool = True
+        #: HERE, AWAY or RECALLING; when it went AWAY; FIRST_TIME, RETURNED or STRANGER.
+        self.phase: int = HERE
         self.disconnected_at: float = 0.0
+        self.origin: int = FIRST_TIME
         #: Number of the last of its frames that is here, and of the last one that it was told is here.
         self.received: int = 0
         self.acknowledged: int = 0
         #: Number of the last one that may be acknowledged: it is on disk, where there is a journal.
         self.durable: int = 0
-        #: The ``RegisterClient`` of a return that is not answered yet.
-        self.returning: RegisterClient | None = None
-        #: It served an earlier scheduler, and may name what only that one knew.
-        self.stranger: bool = False
-        #: It has registered more than once: what it says may be old.
-        self.came_back: bool = False
-        #: It says once more what this scheduler may not have heard, and will then ask where all its keys stand.
-        self.recalling: bool = False
-        #: Its names of what was cancelled meanwhile, which it has not been told.
+        #: While it is AWAY: its registration, which is answered when all that came from it before is on disk.
+        self.registration: RegisterClient | None = None
+        #: Its names of what was cancelled while it was not HERE, which it has not been told.
         self.cancelled_quietly: set[int] = set()
 
     def shrink(self) -> None:

@@ -9,10 +9,13 @@ from treadle.messages.client_scheduler import AttachKeys, CancelKeys, KeysScatte
 from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.records import (
     ERRED,
+    FIRST_TIME,
     FORGOTTEN,
+    HERE,
     MEMORY,
     NO_CLIENTS,
     PROCESSING,
+    RECALLING,
     RELEASED,
     WAITING,
     ClientState,
@@ -148,7 +151,7 @@ def cancel_keys(state: ClusterState, client: ClientState, message: CancelKeys, o
         losers = list(task.who_wants) if message.force else [client]
         for loser in losers:
             if task in loser.wants_what:
-                if loser.recalling:
+                if loser.phase != HERE:
                     loser.cancelled_quietly.add(task.id)
                     loser.cancelled_quietly.update(loser.alias_ids.get(task, ()))
                 lost.setdefault(loser, []).append(task.id)
@@ -159,7 +162,7 @@ def cancel_keys(state: ClusterState, client: ClientState, message: CancelKeys, o
                     stack.append(dependent)
     for loser, ids in lost.items():
         # One that says anew what it had said may have submitted the key once more since, under the very id that others have kept.
-        if not loser.recalling:
+        if loser.phase == HERE:
             out.cancelled(loser, ids, reason, message.msg)
 
 
@@ -173,7 +176,7 @@ def retry_keys(state: ClusterState, client: ClientState, ids: list[int], out: Ou
             gone.append(id)
             continue
         if task not in client.wants_what:
-            if not client.recalling:
+            if client.phase != RECALLING:
                 # It was cancelled together with something that it needs; the news of that may be on its way.
                 gone.append(id)
                 continue
@@ -267,7 +270,7 @@ def scatter_keys(state: ClusterState, client: ClientState, message: KeysScattere
             for worker in holders:
                 worker.announced[task] = state.now
                 state.announcements.append((state.now, worker, task))
-                if client.came_back or worker.came_back:
+                if client.origin != FIRST_TIME or worker.came_back:
                     # It may have put it there long ago, and it was dropped again: by a scheduler that had heard of it, or by one
                     # that heard of it from the worker alone.
                     confirm_replica(state, worker, [task], out)

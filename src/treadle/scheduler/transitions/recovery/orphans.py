@@ -19,6 +19,7 @@ from treadle.scheduler.transitions.records import (
     RELEASED,
     RUNNING,
     SECEDED,
+    STRANGER,
     WAITING,
     ClientState,
     Orphan,
@@ -279,7 +280,7 @@ class Leftovers(RecoveryHook):
 
     def may_come(self, state: ClusterState, client: ClientState, task: TaskState, out: Outbox) -> bool:
         # The scheduler before may not have lived to write of those workers.
-        expected = state.phase == RESTORING or (is_recovering(state) and (client.stranger or state.is_successor))
+        expected = state.phase == RESTORING or (is_recovering(state) and (client.origin == STRANGER or state.is_successor))
         if task.state != RELEASED or task.has_recipe or not expected:
             return False
         await_value(state, task, out)

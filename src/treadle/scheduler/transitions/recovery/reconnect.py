@@ -9,7 +9,22 @@ from treadle.messages.client_scheduler import ClientWelcome, KeysAliased, KeysPe
 from treadle.messages.worker_scheduler import Inventory, RegisterWorker, WorkerWelcome
 from treadle.scheduler.transitions import membership
 from treadle.scheduler.transitions.outbox import Outbox
-from treadle.scheduler.transitions.records import ERRED, MEMORY, PAUSED, RELEASED, RUNNING, ClientState, TaskState, WorkerState
+from treadle.scheduler.transitions.records import (
+    AWAY,
+    ERRED,
+    FIRST_TIME,
+    HERE,
+    MEMORY,
+    PAUSED,
+    RECALLING,
+    RELEASED,
+    RETURNED,
+    RUNNING,
+    STRANGER,
+    ClientState,
+    TaskState,
+    WorkerState,
+)
 from treadle.scheduler.transitions.recovery.orphans import expire_orphans, give_up_awaited
 from treadle.scheduler.transitions.recovery.reconcile import Reconciliation, check_inventory
 from treadle.scheduler.transitions.replicas import forget_recipient
@@ -52,10 +67,10 @@ def lose_client(state: ClusterState, client: ClientState, blame: bool, out: Outb
         # Of a client that was given up before there is a record of its own.
         membership.remove_client(state, client, out)
         return
-    client.returning = None
-    if not client.connected:
+    client.registration = None
+    if client.phase == AWAY:
         return
-    client.connected = False
+    client.phase = AWAY
     client.disconnected_at = state.now
     state.absent_clients[client] = None
     out.forget_session(client.number)
@@ -107,22 +122,22 @@ def return_client(state: ClusterState, client: ClientState, message: RegisterCli
     """It is here again, and hears which of its frames arrived. Where its keys stand it asks when it has sent the others."""
     if client.durable != client.received:
         # It would not send those again that are not on disk yet, and may be lost: it is welcomed when they are.
-        client.returning = message
+        client.registration = message
         return
-    client.returning = None
-    if client.connected:
+    client.registration = None
+    if client.phase != AWAY:
         raise PeerProtocolError("a client registers once on each connection")
     out.forget_session(client.number)
-    client.connected = True
-    client.came_back = True
-    client.recalling = True
+    client.phase = RECALLING
+    if client.origin == FIRST_TIME:
+        client.origin = RETURNED
     state.absent_clients.pop(client, None)
     client.versions = dict(message.versions)
     membership.forget_met(state, client.number, client.met)
     client.acknowledged = client.durable
     queue = out.to_client(client)
     # One that was given up, and whose welcome got lost, has not said yet what it knows.
-    known = client.received > 0 or not client.stranger
+    known = client.received > 0 or client.origin != STRANGER
     queue.add(ClientWelcome(client.number, scheduler_id, known, client.received))
     if client.aliases:
         queue.add(KeysAliased(list(client.aliases), [task.id for task in client.aliases.values()]))
@@ -147,7 +162,7 @@ def confirm_keys(state: ClusterState, client: ClientState, ids: list[int], erred
         elif id in client.cancelled_quietly:
             # It has failed there, was made once more here, and cancelled with something that it needs: the client may believe any of that.
             gone.append(id)
-    client.recalling = False
+    client.phase = HERE
     client.cancelled_quietly.clear()
     out.cancelled(client, gone, FORGOTTEN_MEANWHILE, None)
     for task in list(client.wants_what):
@@ -183,8 +198,8 @@ def frames_durable(state: ClusterState, numbers: list[int], sequences: list[int]
         if client is not None:
             client.durable = sequence
             state.unacknowledged[client] = None
-            if client.returning is not None:
-                return_client(state, client, client.returning, scheduler_id, out)
+            if client.registration is not None:
+                return_client(state, client, client.registration, scheduler_id, out)
             out.to_client(client).acknowledge = True
 
 
@@ -192,7 +207,7 @@ def look_at_clock(state: ClusterState, out: Outbox) -> None:
     """Give up who was away too long and what nobody has claimed; tell clients what came from them."""
     if state.unacknowledged:
         for client in state.unacknowledged:
-            if client.durable != client.acknowledged and client.connected:
+            if client.durable != client.acknowledged and client.phase != AWAY:
                 out.to_client(client).acknowledge = True
         state.unacknowledged = {}
     now = state.now
@@ -234,7 +249,7 @@ def _overdue_clients(state: ClusterState) -> list[ClientState]:
     for client in state.absent_clients:
         if state.now - client.disconnected_at < state.limits.client_grace_s:
             break
-        if client.returning is None:
+        if client.registration is None:
             # Else it is here, and waits for the disk.
             late.append(client)
     return late

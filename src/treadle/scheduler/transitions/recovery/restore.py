@@ -30,10 +30,13 @@ from treadle.scheduler.transitions import membership
 from treadle.scheduler.transitions.graph import add_task, get_group, link
 from treadle.scheduler.transitions.outbox import Outbox
 from treadle.scheduler.transitions.records import (
+    AWAY,
     ERRED,
+    FIRST_TIME,
     FORGOTTEN,
     MEMORY,
     RELEASED,
+    STRANGER,
     WAITING,
     ClientState,
     Expected,
@@ -127,12 +130,12 @@ def end_of_restoring(state: ClusterState, first_attempt: int) -> None:
     for task in state.awaited:
         state.awaited[task] = now + grace
     for client in state.clients.values():
-        client.connected = False
+        client.phase = AWAY
         # In any case it has the time that a worker has.
         client.disconnected_at = now + max(0.0, grace - state.limits.client_grace_s)
         client.durable = client.received
         client.acknowledged = client.received
-        client.returning = None
+        client.registration = None
         state.absent_clients[client] = None
     for worker in state.workers.values():
         worker.disconnected_at = now + max(0.0, grace - state.limits.worker_grace_s)
@@ -225,7 +228,7 @@ def _client(state: ClusterState, record: KnownClient) -> None:
     client.submitted_at = record.submitted_at
     client.received = record.received
     client.durable = record.received
-    client.stranger = record.stranger
+    client.origin = STRANGER if record.stranger else FIRST_TIME
     client.last_seen = state.now
     state.clients[client.id] = client
     state.clients_by_number[client.number] = client

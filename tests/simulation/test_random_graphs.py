@@ -83,6 +83,12 @@ _ALSO = (
 )
 FAILED_ALSO = [int(seed) for seed in _ALSO.split()]
 
+#: Seeds that failed since the numbers of schedulers are drawn.
+FAILED_DRAWN = {
+    20181: "a scheduler that had drawn lower numbers than the one before gave a newcomer the number of somebody who came back later",
+    21245: "the same",
+}
+
 #: The smallest scenarios that were found for what failed once.
 FOUND = [
     # A client that waited for the disk, and left before it was welcomed, was never given up by the next scheduler.
@@ -169,6 +175,7 @@ scenarios = st.builds(
     leaves=st.booleans(),
     restart=st.booleans(),
     scheduler_deaths=st.integers(0, 2),
+    drawn=st.booleans(),
     journal=st.booleans(),
     cuts=st.integers(0, 5),
     grace_s=st.sampled_from([0.0, 5.0]),
@@ -201,6 +208,11 @@ def test_everything_at_once(block: int) -> None:
 
 
 @pytest.mark.parametrize("seed", (*FAILED, *FAILED_ALSO))
+def test_seeds_that_failed_when_the_numbers_of_schedulers_grew(seed: int) -> None:
+    check(seed, drawn=False)
+
+
+@pytest.mark.parametrize("seed", FAILED_DRAWN)
 def test_seeds_that_failed_before(seed: int) -> None:
     check(seed)
 

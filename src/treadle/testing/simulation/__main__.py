@@ -25,7 +25,7 @@ from treadle.testing.simulation.trial import SimulationFailure, simulate
 @click.option("--no-shrink", is_flag=True, help="Do not look for a smaller scenario that fails for the same reason.")
 @click.option("--validate-every", type=int, help="Turns of the scheduler between two looks at all invariants; 0: none. (Default: by size.)")
 @click.option("--balance", is_flag=True, help="Judge progress and balance, in clusters without faults of the network; --replay as well.")
-@click.option("--drawn", is_flag=True, help="Draw the numbers of schedulers, as real ones do, instead of letting them grow.")
+@click.option("--growing", is_flag=True, help="Let the numbers of schedulers grow, as they did for seeds that failed long ago.")
 @click.option("--speed", is_flag=True, help="Measure simulated seconds of a cluster of 20 workers for each second.")
 def main(
     seeds: int,
@@ -36,7 +36,7 @@ def main(
     no_shrink: bool,
     validate_every: int | None,
     balance: bool,
-    drawn: bool,
+    growing: bool,
     speed: bool,
 ) -> None:
     """Simulate clusters, one for each seed, until one of them does something wrong."""
@@ -57,7 +57,7 @@ def main(
     for seed in chosen:
         tried += 1
         try:
-            cluster = simulate(scenario_of(seed, drawn), validate_every=validate_every, logging=replay is not None)
+            cluster = simulate(scenario_of(seed, not growing), validate_every=validate_every, logging=replay is not None)
         except SimulationFailure as failure:
             failed += 1
             if keep_going:

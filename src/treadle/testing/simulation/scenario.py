@@ -123,8 +123,8 @@ def with_script(scenario: Scenario) -> Scenario:
     return replace(scenario, script=tuple(sorted(steps)))
 
 
-def scenario_of(seed: int, drawn: bool = False) -> Scenario:
-    """A scenario with everything in it, more or less of it by chance."""
+def scenario_of(seed: int, drawn: bool = True) -> Scenario:
+    """A scenario with everything in it, more or less of it by chance. ``drawn`` False: as seeds were meant before numbers were drawn."""
     chance = random.Random(f"scenario {seed}")
 
     def some(*values: float) -> float:

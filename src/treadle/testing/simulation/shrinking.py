@@ -14,18 +14,19 @@ MOST_TRIES = 500
 #: These say what a script is made of, and nothing else.
 _COUNTS = (
     *("acts", "deaths", "pauses", "data_losses", "cancels", "leaves", "client_deaths", "restart", "horizon_s", "cuts", "stalls"),
-    *("scheduler_deaths", "slow_disks", "full_disks", "retirements", "clock_jumps"),
+    *("scheduler_deaths", "drawn", "slow_disks", "full_disks", "retirements", "clock_jumps"),
 )
 
 
-def check(seed: int) -> None:
+def check(seed: int, drawn: bool = True) -> None:
     """Simulate what follows from ``seed``. Raises AssertionError that says how to run it again, and what smallest scenario fails so."""
     try:
-        simulate(scenario_of(seed))
+        simulate(scenario_of(seed, drawn))
     except SimulationFailure as failure:
         small = shrink(failure)
+        again = f"python -m treadle.testing.simulation --replay {seed}{'' if drawn else ' --growing'}"
         raise AssertionError(
-            f"seed {seed}: {failure.what}\n\nRun it again: python -m treadle.testing.simulation --replay {seed}\n\n"
+            f"seed {seed}: {failure.what}\n\nRun it again: {again}\n\n"
             f"The smallest that fails so: {literal(small.scenario)}\n\n{small.tail()}\n\n{small.what}"
         ) from failure
 

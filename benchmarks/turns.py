@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 import treadle
-from treadle.messages.base import TaskError, TaskOptions
+from treadle.messages.base import TaskError, TaskOptions, WorkerIdentity
 from treadle.messages.client_scheduler import (
     AttachKeys,
     CancelKeys,
@@ -42,13 +42,12 @@ from treadle.messages.worker_scheduler import (
     TasksStarted,
     TasksTakenBack,
     WorkerHeartbeat,
-    WorkerIdentity,
     WorkerStatus,
 )
 from treadle.scheduler.transitions.machine import Event, Transitions
 from treadle.scheduler.transitions.state import Limits
 from treadle.scheduler.turn_times import TurnTimes
-from treadle.utils import garbage
+from treadle.utils import interpreter
 
 CHUNK = 2000
 CLIENT = 1
@@ -247,7 +246,7 @@ SCENARIOS: list[Callable[[Cluster], None]] = [
 
 def measure(tasks: int, workers: int, turns: int) -> dict[str, dict[str, Any]]:
     """By kind of event: see ``TurnTimes.statistics``."""
-    garbage.settle()
+    interpreter.settle_garbage()
     cluster = Cluster(tasks, workers)
     cluster.timed = True
     for _ in range(turns):

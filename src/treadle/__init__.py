@@ -98,7 +98,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "compiled":
-        value: Any = import_module("treadle.utils.build").is_compiled()
+        value: Any = import_module("treadle.utils.interpreter").is_compiled()
     elif name in _home_of:
         value = getattr(import_module(_home_of[name]), name)
     else:

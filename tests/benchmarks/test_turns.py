@@ -17,7 +17,7 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_each_kind_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     import turns
 
-    monkeypatch.setattr(turns.garbage, "settle", lambda: None)
+    monkeypatch.setattr(turns.interpreter, "settle_garbage", lambda: None)
     found = turns.measure(tasks=2_000, workers=10, turns=20)
     assert {"SubmitTasks", "TasksFinished", "RegisterWorker", "LeaveWorker", "ReplicasAdded", "Tick"} <= set(found)
     assert all(row["turns"] >= 20 and row["events"] == row["turns"] for row in found.values())

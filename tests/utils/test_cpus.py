@@ -2,7 +2,7 @@
 
 import pytest
 
-from treadle.utils.cpus import nprocesses_nthreads
+from treadle.utils.worker_resources import nprocesses_nthreads
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,13 @@ import gc
 import subprocess
 import sys
 
-from treadle.utils import garbage
+from treadle.utils import interpreter
 
 CODE = """
 import gc
-from treadle.utils import garbage
+from treadle.utils import interpreter
 before = gc.get_threshold()
-garbage.settle()
+interpreter.settle_garbage()
 assert gc.isenabled() and gc.get_freeze_count() > 1000, gc.get_freeze_count()
 assert all(now > was for now, was in zip(gc.get_threshold(), before)), (gc.get_threshold(), before)
 """
@@ -24,8 +24,8 @@ def test_what_is_there_is_not_looked_at_again() -> None:
 
 def test_the_last_pause_ends_it() -> None:
     assert gc.isenabled()
-    with garbage.paused():
-        with garbage.paused():
+    with interpreter.garbage_paused():
+        with interpreter.garbage_paused():
             assert not gc.isenabled()
         assert not gc.isenabled()
     assert gc.isenabled()
@@ -34,7 +34,7 @@ def test_the_last_pause_ends_it() -> None:
 def test_what_was_off_stays_off() -> None:
     gc.disable()
     try:
-        with garbage.paused():
+        with interpreter.garbage_paused():
             pass
         assert not gc.isenabled()
     finally:

@@ -11,7 +11,7 @@ import treadle
 from treadle.cli.process import run_command, start_all, without_scheme
 from treadle.comm.security import Security, ensure_secret_file
 from treadle.scheduler.server import Scheduler
-from treadle.utils import garbage
+from treadle.utils import interpreter
 
 DEFAULT_PORT = 8786
 
@@ -71,7 +71,7 @@ def main(
             ensure_secret_file(Path(secret_file))
             options["security"] = Security(secret_file=secret_file)
         servers = await start_all([Scheduler(**{name: value for name, value in options.items() if value is not None})])
-        garbage.settle()
+        interpreter.settle_garbage()
         print(f"Scheduler started at {without_scheme(servers[0].address)}", flush=True)
         return servers
 

@@ -13,7 +13,7 @@ from treadle.comm.security import Security
 from treadle.config import get
 from treadle.unused_settings import take_dashboard_options
 from treadle.utils import interpreter
-from treadle.utils.cpus import nprocesses_nthreads
+from treadle.utils.worker_resources import nprocesses_nthreads
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})

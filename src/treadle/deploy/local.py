@@ -11,7 +11,7 @@ from dask.system import CPU_COUNT
 from treadle.comm.security import Security
 from treadle.deploy.spec import SpecCluster
 from treadle.unused_settings import take_dashboard_options
-from treadle.utils.cpus import nprocesses_nthreads as nprocesses_nthreads  # users import it from here
+from treadle.utils.worker_resources import nprocesses_nthreads as nprocesses_nthreads  # users import it from here
 
 _NANNY = "treadle.nanny.server.Nanny"
 _WORKER = "treadle.worker.server.Worker"

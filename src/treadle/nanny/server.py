@@ -49,10 +49,10 @@ from treadle.unused_settings import begin, take_dashboard_options
 from treadle.utils.background import Background
 from treadle.utils.logs import log_state
 from treadle.utils.main_script import main_script
-from treadle.utils.memory_limit import parse_memory_limit
 from treadle.utils.private import make_scratch_directory
 from treadle.utils.scheduler_file import wait_for_scheduler_file
 from treadle.utils.status import Status
+from treadle.utils.worker_resources import parse_memory_limit
 
 logger = logging.getLogger(__name__)
 

@@ -53,9 +53,9 @@ from treadle.serialize.errors import dump_error
 from treadle.serialize.run import run_function
 from treadle.utils.background import Background
 from treadle.utils.execution_record import record_of_process
-from treadle.utils.memory_limit import parse_memory_limit
 from treadle.utils.scheduler_file import wait_for_scheduler_file
 from treadle.utils.status import Status
+from treadle.utils.worker_resources import parse_memory_limit
 from treadle.version import __version__
 from treadle.worker import options as worker_options
 from treadle.worker.calling import FunctionTable

@@ -21,7 +21,7 @@ from treadle.client.session.reconnect import LOST_IN_RESTART
 from treadle.client.submitting.redefined import tell_redefined
 from treadle.client.submitting.submit import CHUNK_ROWS, SubmitMethods, Terms, warn_if_large
 from treadle.messages.client_scheduler import ForgetFunctions
-from treadle.utils import garbage
+from treadle.utils import interpreter
 from treadle.utils.keys import Key
 
 _CHUNK_BYTES: Final = 8 * 2**20
@@ -179,7 +179,7 @@ class CollectionMethods(DataMethods, SubmitMethods):
             self.session.settle_releases()
         while True:
             found: dict[Key, Future] = {}
-            with garbage.paused():
+            with interpreter.garbage_paused():
                 table = build_table(dsk, keys, Outside(self._is_known, found, partial(self._digest_of, found=found)), named=named)
             # Holds what the graph depends on until all of it is sent.
             external = {key: future for key in table.external if (future := self._future_for(key, found)) is not None}
@@ -232,7 +232,7 @@ class _Sending:
         try:
             start = 0
             while start < len(keys):
-                with garbage.paused():
+                with interpreter.garbage_paused():
                     columns, failure = self.columns(keys[start : start + CHUNK_ROWS], failure)
                 chunk = keys[start : start + len(columns)]
                 futures.update(self.append(columns, chunk, self.later(keys, chunk, start), start))

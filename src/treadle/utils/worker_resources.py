@@ -1,13 +1,15 @@
-"""How much memory a worker may use: by the user's wish, and by what the machine has."""
+"""How many threads and how much memory workers get: by the user's wish, and by what the machine has."""
 
 from __future__ import annotations
 
 import logging
+import math
 import sys
 from pathlib import Path
 from typing import Any
 
 import psutil
+from dask.system import CPU_COUNT
 from dask.utils import format_bytes, parse_bytes
 
 logger = logging.getLogger(__name__)
@@ -61,3 +63,9 @@ def system_memory_bytes() -> int:
         if 0 < hard < total:
             total = hard
     return total
+
+
+def nprocesses_nthreads(n: int = CPU_COUNT) -> tuple[int, int]:
+    """Divide ``n`` threads: (processes, threads of each). No process has more threads than there are processes."""
+    processes = n if n <= 4 else min(divisor for divisor in range(1, n + 1) if n % divisor == 0 and divisor >= math.sqrt(n))
+    return processes, n // processes

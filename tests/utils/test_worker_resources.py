@@ -4,15 +4,15 @@ import logging
 
 import pytest
 
-from treadle.utils import memory_limit
-from treadle.utils.memory_limit import parse_memory_limit
+from treadle.utils import worker_resources
+from treadle.utils.worker_resources import parse_memory_limit
 
 TOTAL = 16 * 2**30
 
 
 @pytest.fixture(autouse=True)
 def total(monkeypatch):
-    monkeypatch.setattr(memory_limit, "system_memory_bytes", lambda: TOTAL)
+    monkeypatch.setattr(worker_resources, "system_memory_bytes", lambda: TOTAL)
 
 
 @pytest.mark.parametrize(
@@ -48,4 +48,4 @@ def test_memory_limit_makes_sense(value):
 
 def test_the_machine_has_memory(monkeypatch):
     monkeypatch.undo()
-    assert memory_limit.system_memory_bytes() > 2**20
+    assert worker_resources.system_memory_bytes() > 2**20

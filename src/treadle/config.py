@@ -1,7 +1,7 @@
-"""The one place that reads ``dask.config``: into frozen settings that are passed down. Seconds and bytes.
+"""The only module that reads ``dask.config``: into frozen settings objects, in seconds and bytes, that are passed down.
 
-A key that is missing, or null where that means nothing, has the default of ``treadle.yaml``. Every value that dask.distributed
-allows for a key is accepted; a value that makes no sense is a ValueError that names the key.
+A key that is missing, or null where null has no meaning, has the default of ``treadle.yaml``. Every value that dask.distributed
+allows for a key is accepted. An invalid value raises ValueError, which names the key.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from treadle.utils.shown import shown
 T = TypeVar("T")
 
 with (Path(__file__).parent / "treadle.yaml").open() as _file:
-    #: What holds where the configuration says nothing; never changed.
+    #: The built-in defaults, for keys that are missing in the configuration; never changed.
     DEFAULTS: Final[dict[str, Any]] = yaml.safe_load(_file)
-# Priority "old": neither the user's files and environment nor an installed dask.distributed are overwritten.
+# ``update_defaults`` overwrites neither the user's files and environment nor the defaults of an installed dask.distributed.
 dask.config.update_defaults(DEFAULTS)
 
 
 def get(key: str, default: Any = None) -> Any:
-    """The value of a config key; when it is missing the built-in default, and for keys without one ``default``."""
+    """The value of a config key; if it is missing, the built-in default, or ``default`` for a key without one."""
     return dask.config.get(key, dask.config.get(key, default, config=DEFAULTS))
 
 
 def _read(key: str, convert: Callable[[Any], T], kind: str) -> T:
-    """``convert`` of a key's value, of its built-in default if it is null. Raises ValueError that names the key."""
+    """``convert`` applied to a key's value, or to its built-in default if the value is null. Raises ValueError that names the key."""
     value = get(key)
     if value is None:
         value = dask.config.get(key, config=DEFAULTS)
@@ -51,7 +51,7 @@ def seconds(value: Any) -> float:
     except (TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError):
         time_s = nan
     if isinstance(value, bool) or time_s != time_s:
-        raise ValueError(f'a time is a number of seconds, a text such as "100 ms", or a timedelta; got {shown(value)}')
+        raise ValueError(f'a time is a number of seconds, a string such as "100 ms", or a timedelta; got {shown(value)}')
     return time_s
 
 
@@ -88,7 +88,7 @@ def _weight(value: Any) -> float:
 
 
 def redefined_keys_are_errors() -> bool:
-    """Whether a key that stands for another task already is an error, not a warning. Raises ValueError for a value that makes no sense."""
+    """Whether giving a task a key that already stands for another task is an error, not a warning. Raises ValueError."""
     value = get("treadle.client.redefined-keys", "warn")
     if value not in ("warn", "error"):
         raise ValueError(f"treadle.client.redefined-keys must be warn or error, got {value!r}")
@@ -97,7 +97,7 @@ def redefined_keys_are_errors() -> bool:
 
 @dataclass(frozen=True)
 class SchedulerSettings:
-    """What the scheduler's core goes by."""
+    """The settings of the scheduler's core."""
 
     allowed_failures: int = 3
     bandwidth_bytes_per_s: float = 100e6
@@ -122,7 +122,7 @@ class SchedulerSettings:
 
 
 def scheduler_settings() -> SchedulerSettings:
-    """Read now. Raises ValueError that names the key for a value that makes no sense."""
+    """Read the settings now. Raises ValueError, which names the key, for an invalid value."""
     saturation = _number("distributed.scheduler.worker-saturation")
     if not saturation > 0:
         raise ValueError(f"distributed.scheduler.worker-saturation must be over 0 (or inf), got {saturation}")
@@ -152,12 +152,12 @@ def scheduler_settings() -> SchedulerSettings:
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """What a worker goes by."""
+    """The settings of a worker."""
 
     connections_outgoing: int = 50
     connections_incoming: int = 10
     transfer_message_bytes: int = 50_000_000
-    #: Share of its memory limit that values on their way from peers may have; None: any.
+    #: The share of its memory limit that values on their way from peers may take; None: no limit.
     transfer_fraction: float | None = 0.1
     heartbeat_s: float = 1.0
     validate: bool = False
@@ -174,7 +174,7 @@ def worker_settings() -> WorkerSettings:
         if not 0 < transfer <= 1:
             raise ValueError(f"distributed.worker.memory.transfer must be a fraction of the memory limit, or false, got {transfer:g}")
     return WorkerSettings(
-        # 0 is allowed; without any transfer nothing would ever be computed.
+        # dask.distributed allows 0; with no transfers at all, nothing could be computed.
         connections_outgoing=max(1, _count("distributed.worker.connections.outgoing")),
         connections_incoming=max(1, _count("distributed.worker.connections.incoming")),
         transfer_message_bytes=_bytes("distributed.worker.transfer.message-bytes-limit"),
@@ -189,15 +189,15 @@ def worker_settings() -> WorkerSettings:
 
 @dataclass(frozen=True)
 class NannySettings:
-    """What a nanny goes by."""
+    """The settings of a nanny."""
 
-    #: None: a worker process that was stopped is waited for.
+    #: How long a worker process may be stopped (SIGSTOP) before it is replaced; None: for ever.
     stopped_timeout_s: float | None = 30.0
     reconnect_grace_s: float = 60.0
-    #: Share of its memory limit above which the worker process is killed; None: never.
+    #: The share of its memory limit above which the worker process is killed; None: never.
     terminate_fraction: float | None = 0.95
     memory_interval_s: float = 0.1
-    #: Variables for the worker process: where this process has none of that name, and in any case.
+    #: Environment variables of the worker process: defaults for those that this process does not have, and those that override.
     pre_spawn_environ: dict[str, Any] = field(default_factory=dict)
     environ: dict[str, Any] = field(default_factory=dict)
 
@@ -225,7 +225,7 @@ def _same(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class ClientSettings:
-    """What a client goes by."""
+    """The settings of a client."""
 
     heartbeat_s: float = 5.0
     reconnect_grace_s: float = 30.0
@@ -242,7 +242,7 @@ def client_settings() -> ClientSettings:
 
 @dataclass(frozen=True)
 class CommSettings:
-    """What connections go by."""
+    """The settings of connections."""
 
     connect_timeout_s: float = 30.0
 
@@ -251,18 +251,18 @@ def comm_settings() -> CommSettings:
     return CommSettings(connect_timeout_s=_seconds("distributed.comm.timeouts.connect"))
 
 
-#: What ``distributed.admin.event-loop`` may be.
+#: The values that ``distributed.admin.event-loop`` may have.
 EVENT_LOOPS: Final = ("asyncio", "tornado", "uvloop")
 
 
 def event_loop_kind() -> str:
-    """``"asyncio"`` or ``"uvloop"``, for processes that are nothing but a server. There is no tornado here; its loop is asyncio's."""
+    """The event loop of processes that only run a server: ``"asyncio"`` or ``"uvloop"``. ``"tornado"`` means asyncio, as its loop does."""
     return "uvloop" if get("distributed.admin.event-loop") == "uvloop" else "asyncio"
 
 
 @dataclass(frozen=True)
 class LogSettings:
-    """What ``treadle.utils.logs.configure_logging`` takes."""
+    """The arguments of ``treadle.utils.logs.configure_logging``."""
 
     loggers: Any
     file: Any
@@ -280,7 +280,7 @@ def log_settings() -> LogSettings:
 
 @dataclass(frozen=True)
 class SecretSettings:
-    """Where the cluster's secret is looked for when nobody hands it over."""
+    """Where the cluster's secret is looked for if it is not passed as an argument."""
 
     environment: str | None
     config: str | None

@@ -1,1 +1,1 @@
-"""Helpers for tests: scenes of the scheduler's core, and whole simulated clusters."""
+"""Helpers for tests: scenes of the cores, and whole simulated clusters."""

@@ -1,4 +1,4 @@
-"""A TCP proxy for tests of broken networks: it stands between two parties, and cuts, holds and heals their connections."""
+"""A TCP proxy for tests of broken networks: it stands between two parties and cuts, holds and heals their connections."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from treadle.comm.addressing import parse_address, parse_host_port
 
 
 class Proxy:
-    """Passes bytes on to a ``tcp://`` address, from ``address``, one of its own.
+    """Listens on ``address`` and passes bytes on to another ``tcp://`` address.
 
         async with Proxy(scheduler.address) as proxy:
             async with Client(proxy.address, asynchronous=True) as client:
@@ -23,7 +23,7 @@ class Proxy:
         self._may_pass = asyncio.Event()
         self._may_pass.set()
         self.refusing = False
-        #: How many have come.
+        #: How many connections were accepted.
         self.connections = 0
         self.address = ""
         self._server: asyncio.Server
@@ -40,16 +40,16 @@ class Proxy:
         self._may_pass.set()
 
     def cut(self) -> None:
-        """Break all connections, without a goodbye; what is on its way is lost."""
+        """Break all connections without a goodbye. Data on its way is lost."""
         for end in list(self._ends):
             end.transport.abort()
 
     def hold(self) -> None:
-        """Let nothing pass, in both directions, until ``heal``; connections stay."""
+        """Let no data pass in either direction until ``heal``. Connections stay open."""
         self._may_pass.clear()
 
     def heal(self) -> None:
-        """Everything passes again, and new connections are taken."""
+        """Let data pass again, and accept new connections."""
         self.refusing = False
         self._may_pass.set()
 
@@ -71,7 +71,7 @@ class Proxy:
         finally:
             self._ends -= ends
             for end in ends:
-                # An orderly end of one side is one for the other.
+                # An orderly end on one side ends the other side in order, too.
                 end.close()
             for pump in pumps:
                 pump.cancel()

@@ -22,7 +22,7 @@ GRACE_S = 10.0
 
 
 class ReconnectionScene(SchedulerScene):
-    """Parties may be away for 10 seconds. See ``SchedulerScene``."""
+    """A ``SchedulerScene`` in which parties may be away for 10 seconds."""
 
     def __init__(self, **limits: Any) -> None:
         graces = {"worker_grace_s": GRACE_S, "client_grace_s": GRACE_S, "recovery_grace_s": GRACE_S}
@@ -33,7 +33,7 @@ class ReconnectionScene(SchedulerScene):
         return Transitions(Limits(**self._limits), "another scheduler")
 
     def another_scheduler(self) -> None:
-        """The scheduler is another one, which knows nobody. What parties were sent is theirs still."""
+        """Replace the scheduler by one that knows nobody. The parties keep what the first one sent them."""
         self.core = self.fresh_core()
         self.now = 0.0
         self.tick()
@@ -52,14 +52,14 @@ class ReconnectionScene(SchedulerScene):
         fetching: Sequence[Any] = (),
         fresh: Sequence[Any] = (),
         functions: Sequence[str] = (),
-        met: Sequence[str] = (),
+        peers: Sequence[str] = (),
         ids: dict[Any, int] | None = None,
         status: str = "running",
         nthreads: int = 1,
     ) -> None:
-        """The worker registers again, with what it has; assignments and failures of the attempts that it was sent last.
+        """The worker registers again with an inventory. Assignments and failures have the attempts that it was sent last.
 
-        ``ids``: its ids of keys, where they are not those that the scheduler uses, or used last.
+        ``ids``: its ids of keys, if they differ from those that the scheduler uses or used last.
         """
         party = self.parties[name]
         given = ids or {}
@@ -83,7 +83,7 @@ class ReconnectionScene(SchedulerScene):
             [TaskErred(id, party.attempts[key], error, 0.0, 0.0) for id, key in zip(known(erred), erred, strict=True)],
             known(fetching),
             [id for id, function in self.names.functions.items() if function in functions],
-            [number for number, worker in self.names.workers.items() if worker in met],
+            [number for number, worker in self.names.workers.items() if worker in peers],
             status,
         )
         address = f"tcp://host-of-{name}:{party.number}"
@@ -94,15 +94,15 @@ class ReconnectionScene(SchedulerScene):
         self.event(name, RegisterClient(f"id of {name}", {}, self.parties[name].number))
 
     def confirm(self, *keys: Any, client: str = "c") -> None:
-        """The client asks where everything stands; ``keys``: what it wants, all that it has an id for unless given."""
+        """The client asks for the state of its keys: ``keys``, or all that it has an id for."""
         ids = self.parties[client].ids
         self.event(client, ConfirmKeys([ids[key] for key in keys or ids]))
 
     def reattach(self, *keys: Any, client: str = "c") -> None:
-        """A client of before wants these, under the ids that it has for them."""
+        """A client of an earlier scheduler wants these keys, under the ids that it has for them."""
         ids = self.parties[client].ids
         self.event(client, ReattachKeys([ids[key] for key in keys], list(keys)))
 
     def frame(self, sequence: int, *, client: str = "c", urgent: bool = False) -> None:
-        """The frame that ends here has that number."""
+        """The client ends a frame with that number."""
         self.event(client, Sent(sequence, urgent))

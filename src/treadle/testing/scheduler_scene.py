@@ -1,4 +1,4 @@
-"""Tests of the scheduler's core that read as scenes. No I/O, no clock but the one that the scene turns.
+"""Tests of the scheduler's core that read as scenes. No I/O, and no clock except the one that the scene advances.
 
     scene = SchedulerScene()
     scene.worker("w1")
@@ -79,11 +79,11 @@ class _Party:
     def __init__(self, number: int, name: str) -> None:
         self.number = number
         self.name = name
-        #: What it was sent and the test has not looked at.
+        #: Messages that were sent to it and that the test has not looked at.
         self.inbox: list[Any] = []
-        #: Of a worker: key -> the attempt that it was sent last.
+        #: For a worker: key -> the attempt that it was sent last.
         self.attempts: dict[Any, int] = {}
-        #: Of a client: its own ids of keys, and of functions by name; how many ids it has given.
+        #: For a client: its ids of keys, and of functions by name; and the number of ids that it has used.
         self.ids: dict[Any, int] = {}
         self.functions: dict[str, int] = {}
         self.given = 0
@@ -102,14 +102,14 @@ class SchedulerScene:
         self.now = 0.0
         self.names = Names()
         self.parties: dict[str, _Party] = {}
-        #: (name, why) of those that the scheduler closed.
+        #: (name, why) of the parties whose streams the scheduler closed.
         self.closed: list[tuple[str, str]] = []
         self._numbers = 0
 
     # ------------------------------------------------------------------------------------------------ events
 
     def event(self, party: str, message: Any, frames: list[Any] | None = None) -> None:
-        """That party sends that message (or a local event happens to it)."""
+        """The party sends the message, or a local event happens to it."""
         self.turn([(party, message, frames or [])])
 
     def turn(self, arrivals: Sequence[tuple[str, Any, list[Any]]]) -> None:
@@ -120,7 +120,7 @@ class SchedulerScene:
             try:
                 events.append(Event(number, _as_received(message), frames))
             except PeerProtocolError as error:
-                # As the scheduler's shell does.
+                # The scheduler's shell does the same.
                 self.closed.append((name, str(error)))
                 events.append(Event(number, ConnectionLost(blame=False)))
         result = self.handle(events)
@@ -145,7 +145,7 @@ class SchedulerScene:
         self.turn([("", message, [])])
 
     def tick(self, seconds: float = 0.0) -> None:
-        """Time passes, and the scheduler looks at its clock."""
+        """Time passes, and the scheduler's core gets a tick."""
         self.now += seconds
         self._tell(Tick())
 
@@ -164,7 +164,7 @@ class SchedulerScene:
         nanny: str | None = None,
         called: str | None = None,
     ) -> str:
-        """A worker registers. Its address is ``tcp://<host>:<number>``; the host is its own unless given, and the name ``called``."""
+        """A worker registers, by the name ``called`` if given. Its address is ``tcp://<host>:<number>``; by default on its own host."""
         self._numbers += 1
         number = self._numbers
         self.parties[name] = _Party(number, name)
@@ -194,9 +194,9 @@ class SchedulerScene:
         attempt: int | None = None,
         values: Sequence[bytes] | None = None,
     ) -> None:
-        """The worker says that it has computed these; under the attempts that it was sent unless one is given.
+        """The worker reports these keys as finished, under the attempts that it was sent unless one is given.
 
-        ``values`` ride along.
+        ``values``: pickles of small values, sent with the report.
         """
         ids = [self.task_id(key) for key in keys]
         attempts = [self.parties[on].attempts[key] if attempt is None else attempt for key in keys]
@@ -225,15 +225,15 @@ class SchedulerScene:
         self.event(on, TasksTakenBack(ids, attempts, [self.task_id(key) for key in kept]))
 
     def copy(self, *keys: Any, on: str) -> None:
-        """The worker has fetched copies of these."""
+        """The worker reports replicas of these keys."""
         self.event(on, ReplicasAdded([self.task_id(key) for key in keys]))
 
     def drop(self, *keys: Any, on: str) -> None:
-        """The worker has lost these."""
+        """The worker reports that it has lost these values."""
         self.event(on, ReplicasDropped([self.task_id(key) for key in keys]))
 
     def missing(self, key: Any, at: str, on: str) -> None:
-        """The worker ``on`` could not have the value from the worker ``at``."""
+        """The worker ``on`` reports that it could not fetch the value from the worker ``at``."""
         self.event(on, ReplicasMissing([self.task_id(key)], [self.parties[at].number]))
 
     def pause(self, name: str) -> None:
@@ -247,7 +247,7 @@ class SchedulerScene:
         self.event(name, ConnectionLost(blame))
 
     def die(self, name: str, *executing: Any, **report: Any) -> None:
-        """The worker's nanny says that its process has died, and that it was executing these just then. See ``WorkerDeath``."""
+        """The worker's nanny reports that the process has died while it was executing these keys. See ``WorkerDeath``."""
         attempts = [self.parties[name].attempts[key] for key in executing]
         self.event(name, WorkerDeath(-9, True, [self.task_id(key) for key in executing], attempts, **report))
 
@@ -275,10 +275,10 @@ class SchedulerScene:
         again: bool = False,
         **fields: Any,
     ) -> None:
-        """The client submits ``"a b -> c; c -> d"``, and wants all of it or what ``wanted`` names.
+        """The client submits ``"a b -> c; c -> d"``, and wants all keys or those in ``wanted``.
 
         Keys that it has an id for already are only referred to, unless they are sent ``again``, under the same ids.
-        ``fields`` are those of ``SubmitTasks``; ``new_submission`` False: a further chunk of the last one.
+        ``fields`` are those of ``SubmitTasks``. ``new_submission=False``: this is a further chunk of the last submission.
         """
         party = self.parties[client]
         needs = parse(graph)
@@ -335,7 +335,7 @@ class SchedulerScene:
         self.event(client, FireAndForget([self.parties[client].ids[key] for key in keys]))
 
     def scatter(self, *keys: Any, to: Sequence[str], client: str = "c", nbytes: int = 8) -> None:
-        """The client says that it has put these on each of those workers."""
+        """The client reports that it has handed these values over to each of those workers."""
         party = self.parties[client]
         numbers = [self.parties[name].number for name in to]
         ids = [self._give_id(party, key) for key in keys]
@@ -345,22 +345,22 @@ class SchedulerScene:
     # ------------------------------------------------------------------------------------------------ looking
 
     def sent(self, name: str, *, everything: bool = False) -> list[str]:
-        """What the party was sent since the last look, in short form, without introductions unless ``everything``."""
+        """The messages that the party was sent since the last look, in short form; introductions only with ``everything``."""
         party = self.parties[name]
         inbox, party.inbox = party.inbox, []
         return [line for message in inbox if everything or not isinstance(message, POLITE) for line in short_form(self.names, message)]
 
-    #: The same, where it reads better.
+    #: Another name for ``sent``, where it reads better.
     told = sent
 
     def messages(self, name: str) -> list[Any]:
-        """What the party was sent since the last look, in full."""
+        """The messages that the party was sent since the last look, in full."""
         party = self.parties[name]
         inbox, party.inbox = party.inbox, []
         return inbox
 
     def nothing_else_sent(self) -> None:
-        """Raises AssertionError when somebody was sent anything, introductions aside, that was not looked at."""
+        """Raises AssertionError when a party was sent a message, other than an introduction, that was not looked at."""
         left = {name: lines for name in self.parties if (lines := self.sent(name))}
         assert not left, f"also sent: {left}"
 
@@ -368,14 +368,14 @@ class SchedulerScene:
         return self.core.tasks[key]
 
     def task_id(self, key: Any) -> int:
-        """The id that the scheduler uses; of a key that it has forgotten, the last one that a client gave."""
+        """The id that the scheduler uses for a key; for a forgotten key, the last id that a client used."""
         task = self.core.tasks.get(key)
         if task is not None:
             return task.id
         return [id for id, known in self.names.keys.items() if known == key][-1]
 
     def state(self, key: Any) -> str:
-        """``"forgotten"`` also for keys that never were."""
+        """The name of the task's state; ``"forgotten"`` also for keys that never existed."""
         task = self.core.tasks.get(key)
         return "forgotten" if task is None else STATE_NAMES[task.state]
 
@@ -383,7 +383,7 @@ class SchedulerScene:
         return [self.state(key) for key in keys.split()]
 
     def where(self, key: Any) -> str:
-        """The worker that is to run it, or those that hold it (``"w1,w2"``), or nothing."""
+        """The worker that the task is assigned to, or the workers that hold its value (``"w1,w2"``), or an empty string."""
         task = self.core.tasks[key]
         workers = [task.processing_on] if task.processing_on is not None else task.who_has
         return ",".join([worker.name for worker in workers])
@@ -392,11 +392,11 @@ class SchedulerScene:
         return self.core.state.by_name[name]
 
     def moves(self, *keys: Any) -> list[str]:
-        """All changes of state of these keys, ``"released -> waiting"``, oldest first."""
+        """All transitions of these keys, as ``"released -> waiting"``, oldest first."""
         return [f"{start} -> {finish}" for _key, start, finish, _cause, _time in self.core.story(*keys)]
 
     def nothing_left(self) -> None:
-        """Raises AssertionError unless every trace of tasks is gone; functions that a client still names may stay."""
+        """Raises AssertionError unless all traces of tasks are gone. Functions that a client may still name may stay."""
         state = self.core.state
         left = {
             "tasks": list(state.tasks),
@@ -416,9 +416,9 @@ class SchedulerScene:
 
 
 def parse(graph: str) -> dict[str, list[str]]:
-    """``"a b -> c; c -> d"`` as key -> keys it depends on, dependencies before dependents.
+    """``"a b -> c; c -> d"`` as key -> the keys that it depends on, dependencies before dependents.
 
-    Raises ValueError when that is not possible.
+    Raises ValueError for a graph with a cycle.
     """
     needs: dict[str, list[str]] = {}
     for chain in graph.split(";"):
@@ -448,7 +448,7 @@ _DECODERS: tuple[Decoder[Any], ...] = (decode_worker_to_scheduler, decode_client
 
 
 def _as_received(message: Any) -> Any:
-    """What arrives when this is sent: what travels is decoded by the direction that knows its type."""
+    """The message as it arrives: encoded, and decoded by the decoder of its direction."""
     if isinstance(message, _LOCAL):
         return message
     from_client = type(message).__module__ == RegisterClient.__module__

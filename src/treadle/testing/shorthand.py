@@ -1,6 +1,6 @@
-"""Messages in a short form that people read at a glance: ``"compute c with a@w1"``, ``"memory a@w1"``. Pure.
+"""Messages in a short form that people can read at a glance: ``"compute c with a@w1"``, ``"memory a@w1"``. Pure.
 
-One line for each task that a message speaks of. Names come from the caller: ids and numbers mean nothing to a reader.
+Each task that a message mentions gets a line. The caller provides names, because ids and numbers mean nothing to a reader.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from treadle.messages.worker_scheduler import (
     WorkerWelcome,
 )
 
-#: Introductions: left out unless asked for.
+#: Introductions, which are left out unless asked for.
 POLITE = (WorkerWelcome, WorkerPeers, WorkerPeersGone, ClientWelcome, ClientPeers, ClientPeersGone)
 
 
 class Names:
-    """What a reader calls things."""
+    """The names that a reader knows tasks, functions and workers by."""
 
     def __init__(self) -> None:
         #: Keys of tasks by id, names of functions by id, names of workers by number.
@@ -98,5 +98,5 @@ _FORMS: dict[type, Callable[[Names, Any], list[str]]] = {
 
 
 def short_form(names: Names, message: Any) -> list[str]:
-    """The lines of one message. Raises KeyError for a kind that has no short form."""
+    """The lines of one message. Raises KeyError for a kind of message without a short form."""
     return _FORMS[type(message)](names, message)

@@ -1,4 +1,4 @@
-"""Many tasks in batches: the memory of every process must reach a plateau. ``python -m treadle.testing.soak``."""
+"""Run many tasks in batches: the memory of every process must reach a plateau. ``python -m treadle.testing.soak``."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ import psutil
 from treadle.testing.chaos.machine import Machine
 from treadle.testing.chaos.run import Run
 
-#: What the median of the last third may be above that of the middle third: allocators do not give the same back each time.
+#: How far the median of the last third may be above that of the middle third, because allocators do not free the same amount each time.
 TOLERATED_SHARE = 0.01
 TOLERATED_BYTES = 2 * 2**20
 
 
 def growth(samples: Sequence[int]) -> int:
-    """Bytes by which the last third is above the middle third, each by its median. Needs six samples or more."""
+    """The bytes by which the median of the last third is above that of the middle third. Needs at least six samples."""
     third = len(samples) // 3
     return int(statistics.median(samples[-third:]) - statistics.median(samples[-2 * third : -third]))
 
 
 def grows(samples: Sequence[int]) -> bool:
-    """Whether that is more than chance: no plateau was reached."""
+    """Whether the growth is more than chance, so that no plateau was reached."""
     return growth(samples) > TOLERATED_BYTES + TOLERATED_SHARE * max(samples)
 
 
 def run_soak(*, limit_s: float, tasks: int, batch: int, n_workers: int, threads: int, journal: bool) -> Run:
-    """``tasks`` in batches of about ``batch``, all results of one released before the next."""
+    """Run ``tasks`` tasks in batches of about ``batch``. All results of a batch are released before the next."""
     run = Run()
     nbatches = max(6, -(-tasks // batch))
     with contextlib.ExitStack() as stack:
@@ -60,15 +60,15 @@ def run_soak(*, limit_s: float, tasks: int, batch: int, n_workers: int, threads:
             run.say(f"batch {number + 1} of {nbatches}; MiB: {sizes}")
     for name, values in samples.items():
         more = growth(values)
-        run.say(f"{name}: the last third is {more / 2**20:+.2f} MiB to the middle third, {more / (nbatches * batch / 3):+.1f} bytes a task")
+        run.say(f"{name}: last third {more / 2**20:+.2f} MiB above the middle third, {more / (nbatches * batch / 3):+.1f} bytes per task")
         run.check(not grows(values), f"the memory of the {name} grows")
     return run
 
 
 def _batch(run: Run, client: Any, number: int, size: int) -> None:
-    """Maps, dependents, single submissions, failures and scattered data, with keys, functions and values that never were before."""
+    """Maps, dependents, single submissions, failures and scattered data, with keys, functions and values that are new in each batch."""
 
-    # Nested: other functions in each batch, and they travel by value.
+    # Nested, so that each batch has new functions, which travel by value.
     def square(value: int) -> int:
         return value * value
 
@@ -94,7 +94,7 @@ def _batch(run: Run, client: Any, number: int, size: int) -> None:
 
 
 def _until_forgotten(client: Any) -> None:
-    """Until the scheduler has let go of what nobody wants any more."""
+    """Wait until the scheduler has forgotten what nobody wants any more."""
     while client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)):
         pass
 
@@ -103,9 +103,9 @@ def _until_forgotten(client: Any) -> None:
 @click.option("--tasks", default=1_000_000)
 @click.option("--batch", default=20_000)
 @click.option("--workers", default=2)
-@click.option("--threads", default=2, help="Of each worker.")
+@click.option("--threads", default=2, help="Threads of each worker.")
 @click.option("--journal/--no-journal", default=False, help="Have the scheduler keep a journal.")
-@click.option("--limit", default=3600.0, help="Seconds after which the run has failed.")
+@click.option("--limit", default=3600.0, help="Seconds after which the run counts as failed.")
 def main(tasks: int, batch: int, workers: int, threads: int, journal: bool, limit: float) -> None:
     """Exit code 0 when the memory of scheduler, workers and client has reached a plateau, 1 when it grows, 2 at the time limit."""
     sys.exit(run_soak(limit_s=limit, tasks=tasks, batch=batch, n_workers=workers, threads=threads, journal=journal).finish())

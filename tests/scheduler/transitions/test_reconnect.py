@@ -202,7 +202,7 @@ def test_workers_that_left_meanwhile_are_forgotten() -> None:
     scene.lose("w1")
     scene.leave("w3")
     scene.messages("w1")
-    scene.come_back("w1", met=["w2", "w3"])
+    scene.come_back("w1", peers=["w2", "w3"])
     gone = scene.parties["w3"].number
     assert WorkerPeersGone([gone]) in scene.messages("w1")
     assert scene.worker_state("w1").met == {scene.parties["w2"].number}

@@ -1,1 +1,1 @@
-"""Odd values from registered parties: the core refuses them, or takes them, and never fails. ``python -m treadle.testing.fuzz``."""
+"""Registered parties send odd values: the core refuses or accepts them, and never fails. ``python -m treadle.testing.fuzz``."""

@@ -1,4 +1,4 @@
-"""``python -m treadle.testing.fuzz --seeds 1000``: tell a scheduler's core anything. Exits with 1 when it failed."""
+"""``python -m treadle.testing.fuzz --seeds 1000``: send a scheduler's core random messages. Exits with 1 if the core failed."""
 
 from __future__ import annotations
 

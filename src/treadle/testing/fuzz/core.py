@@ -1,4 +1,4 @@
-"""A scheduler's core among parties that send it anything. Whoever breaks the protocol is dropped; nothing else may go wrong."""
+"""A scheduler's core among parties that send it random messages. A party that breaks the protocol is dropped; nothing else may go wrong."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _FROM_WORKERS: Final = [kind for kind in typing.get_args(WorkerToScheduler) if k
 
 
 class Failure(Exception):
-    """What went wrong, and what had been said before."""
+    """What went wrong, and which messages came before."""
 
 
 class CoreFuzz:
-    """One core, and what a seed has parties tell it. ``run`` raises Failure."""
+    """One core, and the parties whose messages a seed decides. ``run`` raises Failure."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -41,9 +41,9 @@ class CoreFuzz:
         self.numbers = 0
         self.submissions = 0
         self.given = 0
-        #: number -> whether it is a worker, of those who are connected.
+        #: Number of each connected party -> whether it is a worker.
         self.parties: dict[int, bool] = {}
-        #: Assignments that workers know of: (worker, id, attempt).
+        #: Assignments that workers know: (worker, id, attempt).
         self.assigned: list[tuple[int, int, int]] = []
         self.log: list[str] = []
         self.refused = 0
@@ -51,7 +51,7 @@ class CoreFuzz:
     # ------------------------------------------------------------------------------------------------ the world
 
     def say(self, number: int, messages: list[Any], buffers: list[bytes] | None = None) -> None:
-        """That party sends a frame; it arrives as it would through the codec."""
+        """The party sends a frame, which passes through the codec."""
         self.log.append(f"{number}: {messages}")
         decode = decode_worker_to_scheduler if self.parties.get(number, False) else decode_client_to_scheduler
         try:
@@ -98,7 +98,7 @@ class CoreFuzz:
         return number
 
     def come_back(self) -> None:
-        """Somebody whose stream broke registers again, with an inventory of whatever it likes."""
+        """A party whose stream broke registers again, a worker with a random inventory."""
         state = self.core.state
         away: list[WorkerState | ClientState] = [*state.absent_workers, *state.absent_clients]
         if not away:
@@ -116,7 +116,7 @@ class CoreFuzz:
     # ------------------------------------------------------------------------------------- what is as it should be
 
     def submit(self, number: int, changed: bool = False) -> None:
-        """A small graph. ``changed``: one thing about it is as nobody would send it."""
+        """Submit a small graph. ``changed``: with one field that no client would send."""
         random = self.random
         self.submissions += 1
         count = random.randint(1, 5)
@@ -139,7 +139,7 @@ class CoreFuzz:
         self.say(number, [message, Sent(self.submissions)])
 
     def finish(self, changed: bool = False) -> None:
-        """A worker has done what it was given."""
+        """A worker has finished an assignment."""
         if self.assigned:
             number, id, attempt = self.assigned.pop(self.random.randrange(len(self.assigned)))
             if number in self.parties:
@@ -180,7 +180,7 @@ class CoreFuzz:
                 message.number = 0
             ids = getattr(message, "ids", None)
             if isinstance(ids, list) and not self.parties[number] and random.random() < 0.5:
-                # Ids that are its own to give.
+                # Ids that this client may assign.
                 self.given += len(ids)
                 message.ids = [number << 32 | (self.given - at) for at in range(len(ids))]
                 self.pool.integers += message.ids
@@ -194,7 +194,7 @@ class CoreFuzz:
         self.still_works()
 
     def still_works(self) -> None:
-        """A new client's task is computed by a new worker, whatever has happened."""
+        """Check that a new worker computes a new client's task, whatever has happened before."""
         number = self.join(False)
         worker = self.join(True)
         id = number << 32 | 1

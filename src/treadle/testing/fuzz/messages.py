@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import inspect
 
-#: Numbers at the borders of what one may be.
+#: Numbers at and beyond the limits of the messages' types.
 ODD_INTEGERS: Final = (-1, -(2**63), 2**31, 2**53 + 1, 2**60 - 1, 2**60, 2**62, 2**63, 2**64 - 1)
 ODD_FLOATS: Final = (nan, inf, -inf, -1.0, -0.0, 1e-300, 1e100, 1e300, -1e100)
 ODD_KEYS: Final[list[Any]] = [
@@ -21,7 +21,7 @@ ODD_TEXTS: Final = ("", "running", "paused", "retiring", "\x00", "é" * 100)
 
 
 class Pool:
-    """What a random message may speak of."""
+    """The ids, keys and numbers that a random message may use."""
 
     def __init__(self, random: Random) -> None:
         self.random = random
@@ -40,7 +40,7 @@ class Pool:
         return self.random.choice(ODD_KEYS if self.random.random() < 0.05 else self.keys)
 
     def message(self, kind: type[msgspec.Struct]) -> Any:
-        """One of that kind. Its columns have mostly the same length."""
+        """A random message of that kind. Its columns mostly have the same length."""
         random = self.random
         length = random.choice((0, 1, 1, 2, 3))
         values = {}
@@ -57,7 +57,7 @@ class Pool:
         return kind(**values)
 
     def mutate(self, message: Any) -> None:
-        """Change one field of a message that is as it should be."""
+        """Change one field of a valid message."""
         random = self.random
         field = random.choice(msgspec.structs.fields(type(message)))
         value = getattr(message, field.name)
@@ -75,7 +75,7 @@ class Pool:
         setattr(message, field.name, self.value(inspect.type_info(field.type), length))
 
     def _twice(self, items: list[Any]) -> list[Any]:
-        """Now and then one of them stands there again."""
+        """The items, sometimes with one of them repeated."""
         if len(items) > 1 and self.random.random() < 0.2:
             items[-1] = items[0]
         return items
@@ -84,7 +84,7 @@ class Pool:
         return length if self.random.random() < 0.97 else length + self.random.choice((-1, 1)) * (length > 0)
 
     def value(self, kind: inspect.Type, length: int) -> Any:
-        """A value of that type, or nearly."""
+        """A value of that type, or nearly of that type."""
         random = self.random
         if isinstance(kind, inspect.IntType):
             return self.integer()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from treadle import Client, LocalCluster
 from treadle.comm.security import Security
-from treadle.exceptions import CoreFailedError, FutureCancelledError
+from treadle.exceptions import CoreFailedError, FutureCancelledError, KilledWorker
 from treadle.journal.writer import Writer
 from treadle.messages.client_scheduler import KeysInMemory
 from treadle.nanny.server import Nanny
@@ -63,6 +64,29 @@ def test_core_of_a_worker_in_the_clusters_process(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(WorkerTransitions, "handle", fail)
         assert client.gather(client.map(add_one, range(10))) == list(range(1, 11))
         assert not failures
+
+
+def test_core_of_a_worker_that_fails_again_and_again(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    handle = WorkerTransitions.handle
+
+    def fail(self: WorkerTransitions, events: list[object], now: float) -> Any:
+        if any(type(event).__name__ == "ComputeTasks" for event in events):
+            raise KeyError("no such task")
+        return handle(self, events, now)
+
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False) as cluster, Client(cluster) as client:
+        monkeypatch.setattr(WorkerTransitions, "handle", fail)
+        future = client.submit(add_one, 1)
+        deadline = time.monotonic() + LIMIT_S
+        while cluster.worker_spec and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not cluster.worker_spec and "failed 4 times within 60 s: KeyError: 'no such task'" in caplog.text
+        # What each of them has met with is not tried a fifth time, and nothing else has suffered.
+        with pytest.raises(KilledWorker):
+            future.result(timeout=LIMIT_S)
+        monkeypatch.undo()
+        cluster.scale(1)
+        assert client.submit(add_one, 2).result(timeout=LIMIT_S) == 3
 
 
 def test_core_of_a_worker_that_a_nanny_watches() -> None:

@@ -15,6 +15,7 @@ from treadle.comm.security import Security
 from treadle.deploy.cluster import Cluster
 from treadle.unused_settings import take_dashboard_options
 from treadle.utils.background import Background
+from treadle.utils.starts import MOST_STARTS, WITHIN_S, Starts
 from treadle.utils.status import Status
 
 logger = logging.getLogger(__name__)
@@ -58,6 +59,8 @@ class SpecCluster(Cluster):
         self._next_name = 0
         self._reconciling: asyncio.Lock | None = None
         self._background = Background("cluster")
+        #: Of workers of each name, after those that failed within.
+        self._starts: dict[Any, Starts] = {}
         self._unsilence = _silence(silence_logs)
         super().__init__(name=name, asynchronous=asynchronous, loop=loop, security=security)
         if not asynchronous:
@@ -202,7 +205,14 @@ class SpecCluster(Cluster):
         if self.workers.get(name) is not worker:
             return
         del self.workers[name]
-        if name in self.worker_spec and getattr(worker, "restart_requested", False) and self.status is Status.running:
+        replaced = name in self.worker_spec and getattr(worker, "restart_requested", False) and self.status is Status.running
+        failure = getattr(worker, "failure", None)
+        if replaced and failure is not None:
+            replaced = self._starts.setdefault(name, Starts()).another(asyncio.get_running_loop().time())
+            if not replaced:
+                times = MOST_STARTS + 1
+                logger.critical("worker %s is not replaced, for it failed %d times within %g s: %s", name, times, WITHIN_S, failure)
+        if replaced:
             self._background.spawn(f"replacing worker {name}", self._follow_spec())
             return
         self.worker_spec.pop(name, None)

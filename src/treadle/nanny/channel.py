@@ -20,6 +20,8 @@ _LENGTH = struct.Struct("<Q")
 
 #: Exit code of a worker process that wants to be replaced (EX_TEMPFAIL).
 EXIT_RESTART = 75
+#: Of one that failed within, and is to be replaced as well (EX_SOFTWARE).
+EXIT_FAILED = 70
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
-from treadle.nanny.channel import EXIT_RESTART, StartWorker, StopWorker, WorkerFailed, WorkerStarted, receive, send
+from treadle.nanny.channel import EXIT_FAILED, EXIT_RESTART, StartWorker, StopWorker, WorkerFailed, WorkerStarted, receive, send
 from treadle.utils import interpreter
 from treadle.utils.background import start_thread
 from treadle.utils.event_loop import new_event_loop, run
@@ -102,6 +102,8 @@ async def _run(channel: socket.socket, start: StartWorker, note: str) -> int:
         await worker.close(timeout=order.timeout_s, reason=order.reason)
         faulthandler.cancel_dump_traceback_later()
         return order.exitcode
+    if getattr(worker, "failure", None) is not None:
+        return EXIT_FAILED
     return EXIT_RESTART if worker.restart_requested else 0
 
 

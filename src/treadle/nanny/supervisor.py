@@ -7,9 +7,10 @@ import logging
 import signal
 from collections.abc import Awaitable, Callable
 
-from treadle.nanny.channel import EXIT_RESTART
+from treadle.nanny.channel import EXIT_FAILED, EXIT_RESTART
 from treadle.nanny.process import WorkerProcess
 from treadle.utils.background import Background, FailureHandler
+from treadle.utils.starts import MOST_STARTS, WITHIN_S, Starts
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,10 @@ class Supervisor:
         self._lock = asyncio.Lock()
         #: The current process: running, starting, or crashed and about to be replaced.
         self.process: WorkerProcess | None = None
+        self._failed = failed
         self._background = Background("nanny", failed)
+        #: Of worker processes, after those that failed within.
+        self._starts = Starts()
         self._watch: asyncio.Task[None] | None = None
         self._born = 0.0
         self._backoff_s = 0.0
@@ -122,9 +126,13 @@ class Supervisor:
             self.process = None
             self._ended()
             return
+        now = asyncio.get_running_loop().time()
+        if code == EXIT_FAILED and not self._starts.another(now):
+            self._failed("worker", RuntimeError(f"it failed within {MOST_STARTS + 1} times in {WITHIN_S:g} s:\n{process.stderr}".rstrip()))
+            return
         if code != EXIT_RESTART:
             logger.warning("Worker process %s %s; another one is started", process.pid, describe_exit(code, process.kill_reason))
-        lived_s = asyncio.get_running_loop().time() - self._born
+        lived_s = now - self._born
         if code == EXIT_RESTART or lived_s > _HEALTHY_S:
             self._backoff_s = 0.0
         while self.process is process:

@@ -46,6 +46,7 @@ from treadle.scheduler.watchdog import Watchdog
 from treadle.unused_settings import begin, take_dashboard_options
 from treadle.utils.background import Background
 from treadle.utils.scheduler_file import SchedulerFile, remove_scheduler_file, write_scheduler_file
+from treadle.utils.starts import MOST_STARTS, WITHIN_S, Starts
 from treadle.utils.status import Status
 
 logger = logging.getLogger(__name__)
@@ -54,9 +55,6 @@ _DEFAULT_INTERVAL = "500ms"
 _DEFAULT_SYNCHRONIZE = "60s"
 #: So many places are there where a scheduler may begin to number attempts.
 _ATTEMPTS: Final = 2**20
-#: After so many starts with a fresh core within so many seconds, the next failure of the core is the end.
-_MOST_STARTS: Final = 3
-_STARTS_S: Final = 60.0
 
 
 def _limits(settings: config.SchedulerSettings, allowed_failures: int | None, validate: bool | None) -> Limits:
@@ -155,8 +153,8 @@ class Scheduler:
         self._nannies = Nannies()
         #: Names of workers without a nanny that whoever has made them replaces when they are told to restart.
         self.replaced_names: set[str] = set()
-        #: When fresh cores were begun after failures.
-        self._starts: list[float] = []
+        #: Of fresh cores, after failures.
+        self._starts = Starts()
         #: Why it has ended, if that was not in order.
         self.failure: str | None = None
         self._background = Background("scheduler")
@@ -449,13 +447,10 @@ class Scheduler:
         self._house.spawn("starting over", self._start_over(failure))
 
     async def _start_over(self, failure: CoreFailure) -> None:
-        now = self._loop.time()
-        self._starts = [start for start in self._starts if now - start < _STARTS_S]
-        if len(self._starts) >= _MOST_STARTS:
+        if not self._starts.another(self._loop.time()):
             first = failure.story.partition("\n")[0]
-            await self._end(f"the scheduler's core failed {len(self._starts) + 1} times within {_STARTS_S:g} s, the last time with {first}")
+            await self._end(f"the scheduler's core failed {MOST_STARTS + 1} times within {WITHIN_S:g} s, the last time with {first}")
             return
-        self._starts.append(now)
         try:
             if self._journal is not None:
                 await self._journal.close()

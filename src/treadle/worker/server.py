@@ -512,6 +512,7 @@ class Worker:
                 self._end(LeaveWorker(message.reason))
             elif kind is WorkerRefused:
                 logger.error("the scheduler %s dropped worker %s, which closes: %s", self.scheduler_address, self.name, message.text)
+                self.failure = message.text
                 self.restart_requested = True
                 self._end(None)
             else:
@@ -528,6 +529,7 @@ class Worker:
             logger.error("the scheduler %s broke the protocol; worker %s closes: %s", self.scheduler_address, self.name, error)
         else:
             logger.critical("worker %s failed within and closes; another one is to take its place", self.name, exc_info=error)
+        self.failure = f"{type(error).__name__}: {error}"
         self.restart_requested = True
         self._end(None)
 

@@ -137,10 +137,10 @@ class Session(Connecting):
         with self.lock:
             self.closed_reason = self.closed_reason or f"the client has failed within: {error!r}"
             self.ledger.fail_pending(dump_error(CoreFailedError(text)), wake)
-        for waiter in wake:
-            waiter.wake()
         self._give_up(self.closed_reason)
         self._tell_status("closed")
+        for waiter in wake:
+            waiter.wake()
 
     async def ended(self, timeout_s: float) -> None:
         """Wait until the other side has closed the stream, but no longer than that."""

@@ -86,6 +86,13 @@ def test_copies_of_values_that_are_scattered_one_by_one_are_spread() -> None:
     assert not any(held), "they are released at the end"
 
 
+def test_copies_that_are_on_their_way_count() -> None:
+    """One worker has nothing yet, the others have a result each: it does not get all copies of what is scattered at once."""
+    early = Submit(0.5, "c", 0, 20)
+    steps = (*_workers(20), early, *_workers(1, at=3.0, first=20), Scatter(3.5, "c", 200, ("w0",)))
+    simulate_balance(BalanceScenario(1, steps, (0.5,)))
+
+
 def test_workers_that_have_too_much_are_looked_at_in_turn() -> None:
     """Eight of them have nothing that may move; what the ninth has is wanted by an idle one."""
     pinned = [Submit(0.5, "c", 0, 20, workers=(f"w{number}",)) for number in range(8)]

@@ -81,25 +81,27 @@ def keep_enough(state: ClusterState, task: TaskState, out: Outbox) -> None:
 
 
 def _emptiest(state: ClusterState, task: TaskState, count: int) -> list[WorkerState]:
-    """Running workers without a copy, those with the least data first. Those that were taken are looked at last the next time."""
+    """Running workers without a copy, those with the least data first, copies on their way counted as if of that size.
+
+    Those that were taken are looked at last the next time.
+    """
     coming = state.replicating.get(task, [])
-    found: list[WorkerState] = []
+    found: list[tuple[int, int, WorkerState]] = []
     for looked, worker in enumerate(state.running):
         if worker not in task.who_has and worker not in coming:
-            found.append(worker)
+            found.append((worker.nbytes + len(worker.receiving) * task.nbytes, looked, worker))
         if looked == MOST_LOOKED_AT:
             break
     found.sort(key=_load)
-    found = found[:count]
-    for worker in found:
-        # What they were told to fetch does not count yet as data of theirs.
+    taken = [entry[2] for entry in found[:count]]
+    for worker in taken:
         del state.running[worker]
         state.running[worker] = None
-    return found
+    return taken
 
 
-def _load(worker: WorkerState) -> int:
-    return worker.nbytes
+def _load(entry: tuple[int, int, WorkerState]) -> tuple[int, int]:
+    return (entry[0], entry[1])
 
 
 def keep_more(state: ClusterState, out: Outbox) -> None:

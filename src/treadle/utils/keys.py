@@ -1,4 +1,4 @@
-"""Keys: what may be one, how it travels, and which group and prefix it belongs to."""
+"""Keys: which values may be keys, how keys travel, and which group and prefix a key belongs to."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ def key_from_wire(key: Any) -> Key:
 
 
 def is_key(key: Any) -> bool:
-    """Whether what arrived can be a key, in either form."""
+    """Whether a value that arrived can be a key, as it came from the wire or as users know it."""
     if type(key) is list or type(key) is tuple:
         for part in key:
             if not is_key(part):
                 return False
         return True
-    # Numbers that are none are not equal to themselves: what has such a key could never be found again.
+    # nan is not equal to itself: a task with such a key could never be found again.
     return isinstance(key, (str, bytes, int)) or (isinstance(key, float) and key == key)
 
 
 def group_of(key: Key) -> str:
-    """The name that a key shares with its siblings: ``"x-1f3c"`` for ``("x-1f3c", 0)``, the key itself without its token else."""
+    """The name that a key shares with its siblings: ``"x-1f3c"`` for ``("x-1f3c", 0)``; for other keys, the key without its token."""
     if type(key) is tuple:
         return str(key[0]) if key else "()"
     return prefix_of(key)
@@ -44,7 +44,7 @@ def prefix_of(key: Key) -> str:
             break
         text = head
         if len(tail) == 12:
-            # Perhaps the end of a UUID: 8, 4, 4, 4 and 12 digits.
+            # This may be the end of a UUID: 8, 4, 4, 4 and 12 digits.
             parts = head.rsplit("-", 4)
             if len(parts) == 5 and [len(part) for part in parts[1:]] == [8, 4, 4, 4] and _is_hex("".join(parts[1:])):
                 text = parts[0]

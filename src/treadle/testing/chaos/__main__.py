@@ -15,7 +15,7 @@ from treadle.testing.chaos.workers import run_workers
 
 @click.group(context_settings={"show_default": True})
 def main() -> None:
-    """Real processes that are killed, stopped and cut off at random, and results that must be right all the same."""
+    """Kill, stop and cut off real processes at random; the results must be right all the same."""
     logging.getLogger("treadle").setLevel(logging.CRITICAL)
 
 
@@ -30,13 +30,13 @@ def _leave(run: Run) -> None:
 @click.option("--threads", default=2, help="Of each worker.")
 @click.option("--life", default=4.0, help="Seconds that a worker lives, on average.")
 @click.option("--size", default=10_000, help="Rows and columns of the array.")
-@click.option("--chunks", default=50, help="Of its rows before, of its columns afterwards.")
-@click.option("--kills", default=10, help="The array is computed again until there were so many.")
-@click.option("--allowed-failures", default=1000, help="Deaths that a task may be near without being given up.")
+@click.option("--chunks", default=50, help="Chunks of its rows before the rechunk, of its columns afterwards.")
+@click.option("--kills", default=10, help="Repeat the computation until there were this many kills.")
+@click.option("--allowed-failures", default=1000, help="Deaths of workers that a task may be blamed for before it fails.")
 def workers(
     seed: int, limit: float, workers: int, threads: int, life: float, size: int, chunks: int, kills: int, allowed_failures: int
 ) -> None:
-    """Workers are killed all the time; the rechunk of an array must finish meanwhile."""
+    """Kill workers all the time; the rechunk of an array must finish meanwhile."""
     _leave(
         run_workers(
             seed=seed,
@@ -60,19 +60,19 @@ def workers(
 @click.option("--workers", default=2)
 @click.option("--threads", default=2, help="Of each worker.")
 def scheduler(seed: int, limit: float, tasks: int, kills: int, workers: int, threads: int) -> None:
-    """dask-scheduler --journal is killed in the middle; the same futures must have the right values, and what was held not run again."""
+    """Kill dask-scheduler --journal in the middle: the same futures must get the right values, and finished tasks must not run again."""
     _leave(run_scheduler(seed=seed, limit_s=limit, tasks=tasks, kills=kills, n_workers=workers, threads=threads))
 
 
 @main.command()
 @click.option("--seed", default=0)
 @click.option("--limit", default=300.0, help="Seconds after which the run has failed.")
-@click.option("--seconds", default=60.0, help="How long there are faults.")
+@click.option("--seconds", default=60.0, help="How long faults are injected.")
 @click.option("--workers", default=4)
 @click.option("--threads", default=2, help="Of each worker.")
 @click.option("--pause", default=0.3, help="Seconds between two faults, on average.")
 def cuts(seed: int, limit: float, seconds: float, workers: int, threads: int, pause: float) -> None:
-    """Connections break or stand still, workers are stopped for a while; each task must run exactly once."""
+    """Break or hold connections and stop workers for a while; each task must run exactly once."""
     _leave(run_cuts(seed=seed, limit_s=limit, seconds=seconds, n_workers=workers, threads=threads, pause_s=pause))
 
 

@@ -1,4 +1,4 @@
-"""Connections that break or stand still, and workers that are stopped for a while, in the middle of graphs."""
+"""Break or hold connections, and stop workers for a while, in the middle of graphs."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Network:
             with socket.socket() as free:
                 free.bind(("127.0.0.1", 0))
                 port = free.getsockname()[1]
-            # What others fetch from it passes here.
+            # Peers fetch from this worker through the proxy.
             proxy = self.proxies[f"peers of {number}"] = await stack.enter_async_context(Proxy(f"tcp://127.0.0.1:{port}"))
             nanny = Nanny(
                 self.proxies["workers"].address,
@@ -61,7 +61,7 @@ class Network:
         self.client = await stack.enter_async_context(Client(address, security=security, asynchronous=True, set_as_default=False))
 
     async def trouble(self, pause_s: float) -> None:
-        """One fault after the other, for ever; whoever was stopped or held goes on when this is cancelled."""
+        """Inject one fault after the other until cancelled; then stopped workers and held connections go on."""
         while True:
             await asyncio.sleep(self._random.uniform(0.2, 1.8) * pause_s)
             kind = self._random.choice(("cut", "cut", "hold", "stop"))
@@ -97,9 +97,9 @@ class Network:
 
 
 def run_cuts(*, seed: int, limit_s: float, seconds: float, n_workers: int, threads: int, pause_s: float) -> Run:
-    """Graph after graph for ``seconds``, a fault about every ``pause_s``. Each task must run exactly once."""
+    """Compute graph after graph for ``seconds``, with a fault about every ``pause_s`` seconds. Each task must run exactly once."""
     run = Run()
-    # Nobody is given up because this machine is busy: what is to be shown is that those who come back go on.
+    # Long graces, so that no party is given up because this machine is busy. The run shows that parties that come back go on.
     graces = ("treadle.scheduler.worker-grace", "treadle.scheduler.client-grace", "treadle.client.reconnect-grace")
     patience = dict.fromkeys(graces, "120s")
     with dask.config.set(patience), tempfile.TemporaryDirectory(prefix="treadle-chaos-") as home:
@@ -134,13 +134,13 @@ async def _run(run: Run, seed: int, limit_s: float, seconds: float, n_workers: i
 
 
 async def _graph(run: Run, client: Any, random_numbers: random.Random, number: int, ran: Path) -> int:
-    """Layers of tasks that need some of the layer before: values and executions are checked. Returns the number of tasks."""
+    """Compute layers of tasks that need tasks of the layer before, and check values and executions. Returns the number of tasks."""
     mix = _make_mix(str(ran))
     layer = [client.submit(mix, f"{number}-0-{at}", at) for at in range(_WIDTH)]
     expected = list(range(_WIDTH))
     names = [f"{number}-0-{at}" for at in range(_WIDTH)]
     for depth in range(1, _LAYERS):
-        # Its own column, so that every task is needed, and two others.
+        # A task needs its own column, so that every task is needed, and two others.
         picks = [[at, *random_numbers.sample(range(_WIDTH), 2)] for at in range(_WIDTH)]
         names += [f"{number}-{depth}-{at}" for at in range(_WIDTH)]
         layer = [client.submit(mix, f"{number}-{depth}-{at}", at, *[layer[pick] for pick in picks[at]]) for at in range(_WIDTH)]
@@ -155,7 +155,7 @@ async def _graph(run: Run, client: Any, random_numbers: random.Random, number: i
 
 
 def _make_mix(path: str) -> Any:
-    """A task that writes its name to that file when it runs. Nested: it travels by value."""
+    """A task that writes its name to that file when it runs. Nested, so that it travels by value."""
 
     def mix(name: str, number: int, *parts: tuple[int, bytes]) -> tuple[int, bytes]:
         import os

@@ -1,4 +1,4 @@
-"""A scheduler and workers as users start them: commands, in processes of their own."""
+"""A scheduler and workers as users start them: by commands, in separate processes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from treadle.comm.security import Security
 
 
 class Machine:
-    """A scheduler and workers, processes with a home and a port of their own."""
+    """A scheduler and workers as processes, with a home directory and a port of their own."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -36,7 +36,7 @@ class Machine:
         return process
 
     def scheduler(self, journal: bool = True) -> subprocess.Popen[bytes]:
-        """Returns when its secret is there, which is before it listens."""
+        """Start a scheduler. Returns when its secret exists, which is before it listens."""
         arguments = ["--journal", str(self.home / "journal")] if journal else []
         process = self._start("scheduler", "--port", str(self.port), *arguments)
         while not self.secret.exists() and process.poll() is None:
@@ -50,12 +50,12 @@ class Machine:
         return Client(f"127.0.0.1:{self.port}", security=Security(secret_file=self.secret), timeout=60)
 
     def end(self) -> None:
-        """Kill all that it has started."""
+        """Kill all processes that were started."""
         for process in self._processes:
             if process.poll() is None:
                 process.kill()
                 process.wait()
 
     def logs(self) -> str:
-        """The end of each."""
+        """The last lines of each log."""
         return "\n".join(f"{path.name}:\n{path.read_text(errors='replace')[-2000:]}" for path in sorted(self.home.glob("*.log")))

@@ -17,7 +17,7 @@ TIME_LIMIT = 2
 
 
 class Run:
-    """Prints lines with the seconds since its beginning. ``wrong`` gathers what should not have been."""
+    """Prints lines with the seconds since its beginning. ``wrong`` collects the checks that failed."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
@@ -31,22 +31,22 @@ class Run:
         print(f"{self.seconds:7.1f} s  {text}", flush=True)
 
     def check(self, holds: bool, text: str) -> None:
-        """``text`` says what is wrong if it does not hold."""
+        """``text`` says what is wrong if ``holds`` is False."""
         if not holds:
             self.wrong.append(text)
             self.say(f"WRONG: {text}")
 
     @contextlib.contextmanager
     def limit(self, seconds: float, explain: Callable[[], str], end: Callable[[], None]) -> Iterator[None]:
-        """After so many seconds say ``explain()``, call ``end``, which kills what was started, and end this process with TIME_LIMIT.
+        """After that many seconds, print ``explain()``, call ``end``, which kills what was started, and end this process with TIME_LIMIT.
 
-        From a thread: what hangs cannot prevent it.
+        A thread does this, so that nothing that hangs can prevent it.
         """
 
         def give_up() -> None:
             try:
                 self.say(f"TIME LIMIT of {seconds:g} s")
-                # What explains may hang as well.
+                # ``explain`` may hang as well.
                 told = threading.Thread(target=lambda: self.say(explain()), daemon=True)
                 told.start()
                 told.join(20)
@@ -73,7 +73,7 @@ class Run:
 
 
 def kill_processes(nannies: Iterable[Any]) -> None:
-    """End their worker processes at once; from any thread. For a process that is about to end itself."""
+    """End the worker processes of nannies at once. May be called from any thread of a process that is about to end itself."""
     for nanny in list(nannies):
         pid = nanny.pid
         if pid is not None and nanny.is_alive():

@@ -1,4 +1,4 @@
-"""``dask-scheduler --journal`` is killed again and again in the middle of many tasks."""
+"""Kill ``dask-scheduler --journal`` again and again in the middle of many tasks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from treadle.testing.chaos.run import Run
 
 
 def run_scheduler(*, seed: int, limit_s: float, tasks: int, kills: int, n_workers: int, threads: int) -> Run:
-    """``kills`` times in the middle of ``tasks`` tasks. Values, and which tasks ran how often, are checked."""
+    """Kill the scheduler ``kills`` times in the middle of ``tasks`` tasks. Check the values, and how often each task ran."""
     run = Run()
     random_numbers = random.Random(seed)
     with contextlib.ExitStack() as stack:
@@ -30,10 +30,10 @@ def run_scheduler(*, seed: int, limit_s: float, tasks: int, kills: int, n_worker
         client.wait_for_workers(n_workers)
         ran = home / "ran"
         futures = client.map(_make_step(str(ran)), range(tasks))
-        #: At each kill: how much had been written of what ran, and the numbers of the tasks whose futures were finished.
+        #: At each kill: the length of the file that tasks write to, and the numbers of the tasks whose futures were finished.
         held: list[tuple[int, set[int]]] = []
         for number in range(kills):
-            # Somewhere in its share of the tasks.
+            # Each kill happens at a random point of its share of the tasks.
             goal = int(tasks * (number + random_numbers.uniform(0.1, 0.9)) / kills)
             done = _wait_for(futures, goal)
             scheduler.kill()
@@ -54,12 +54,12 @@ def run_scheduler(*, seed: int, limit_s: float, tasks: int, kills: int, n_worker
         for written, done in held:
             again = done & {int(line) for line in content[written:].split()}
             run.check(not again, f"{len(again)} tasks ran again whose futures were finished before the scheduler was killed")
-        run.say(f"tasks that ran once more because nobody had heard of their end: {sum(counts) - tasks}")
+        run.say(f"tasks that ran once more because their end was not reported yet: {sum(counts) - tasks}")
     return run
 
 
 def _wait_for(futures: list[Any], goal: int) -> set[int]:
-    """The numbers of the finished ones, as soon as they are so many."""
+    """Wait until ``goal`` futures are finished; the numbers of the finished ones."""
     while True:
         done = {number for number, future in enumerate(futures) if future.done()}
         if len(done) >= goal:
@@ -68,7 +68,7 @@ def _wait_for(futures: list[Any], goal: int) -> set[int]:
 
 
 def _make_step(path: str) -> Any:
-    """A task that writes its number to that file when it runs. Nested: it travels by value."""
+    """A task that writes its number to that file when it runs. Nested, so that it travels by value."""
 
     def step(number: int) -> int:
         import os

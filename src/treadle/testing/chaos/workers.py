@@ -1,4 +1,4 @@
-"""Workers that live for some seconds, and a rechunk that must finish while they die."""
+"""Kill workers after a few seconds each; a rechunk must finish meanwhile."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from treadle.client.client import Client
 from treadle.deploy.local import LocalCluster
 from treadle.testing.chaos.run import Run, kill_processes
 
-#: Seconds between two looks at who is to be killed.
+#: Seconds between two checks which worker is to be killed.
 _LOOK_S = 0.05
 _REPORT_S = 5.0
 
 
 class Killer(threading.Thread):
-    """Kills each worker process of ``cluster`` that is up with SIGKILL after ``mean_life_s``, on average; its nanny starts another."""
+    """Kills each running worker process of ``cluster`` with SIGKILL after ``mean_life_s`` seconds on average; its nanny starts another."""
 
     def __init__(self, cluster: Any, mean_life_s: float, seed: int) -> None:
         super().__init__(name="chaos-killer", daemon=True)
@@ -36,7 +36,7 @@ class Killer(threading.Thread):
     def run(self) -> None:
         before = time.monotonic()
         while not self._ended.wait(_LOOK_S):
-            # By the clock, not by the number of looks: this thread may be late on a loaded machine, and the workers shall not profit.
+            # By the clock, not by the number of checks: if this thread is late on a loaded machine, workers must not live longer.
             now = time.monotonic()
             chance = (now - before) / self._mean_life_s
             before = now
@@ -66,11 +66,11 @@ def run_workers(
     least_kills: int,
     allowed_failures: int,
 ) -> Run:
-    """Rechunk an array of ``size`` × ``size`` from ``chunks`` rows to ``chunks`` columns and sum it, until ``least_kills`` were made."""
+    """Rechunk an array of ``size`` × ``size`` from ``chunks`` rows to ``chunks`` columns and sum it, until ``least_kills`` workers died."""
     run = Run()
     run.say(
         f"{n_workers} workers of {threads} threads, each killed after {mean_life_s:g} s on average; seed {seed}; "
-        f"allowed-failures {allowed_failures}, for tasks that are innocent but near"
+        f"allowed-failures {allowed_failures}, because innocent tasks are blamed, too"
     )
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": allowed_failures}),
@@ -84,7 +84,7 @@ def run_workers(
             rounds = 0
             while rounds == 0 or killer.kills < least_kills:
                 rounds += 1
-                # Other values in each round: nothing of the last one is of use.
+                # Each round has other values, so that no result of an earlier round can be used.
                 rows = dask.array.full((size, size), rounds, dtype="i8", chunks=(-(-size // chunks), size))
                 began_s, kills = run.seconds, killer.kills
                 total = client.compute(rows.rechunk((size, -(-size // chunks))).sum())

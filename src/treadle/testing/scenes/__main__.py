@@ -1,4 +1,4 @@
-"""``python -m treadle.testing.scenes [--update | --show] FILE ...``: play scene files; tell, or write down, what happened."""
+"""``python -m treadle.testing.scenes [--update | --show] FILE ...``: play scene files, and show or write down what happened."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from treadle.testing.scenes.script import SceneError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """How many scenes did not go as written, at most 1."""
+    """The exit code: 1 if a scene did not go as written, else 0."""
     parser = argparse.ArgumentParser(prog="python -m treadle.testing.scenes", description=__doc__)
-    parser.add_argument("--update", action="store_true", help="write into the files what happened, in the place of what was expected")
+    parser.add_argument("--update", action="store_true", help="write what happened into the files, in place of what was expected")
     parser.add_argument("--show", action="store_true", help="print the scenes as they went")
     parser.add_argument("files", nargs="+", type=Path, help="scene files, or folders of them")
     options = parser.parse_args(arguments)
@@ -43,6 +43,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    # What a party logs is no part of a scene.
+    # The log of a party is no part of a scene.
     logging.disable(logging.CRITICAL)
     sys.exit(main())

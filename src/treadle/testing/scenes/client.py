@@ -1,4 +1,4 @@
-"""Scenes of a client: its real session and ledger; its user and the scheduler are read from the script. Pure: nothing is connected."""
+"""Scenes of a client: its session and ledger are real; the script plays its user and the scheduler. Pure: nothing is connected."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ _GRACE_S = 30.0
 
 
 class _Idle:
-    """What a loop that does not turn by itself gives back for what it is to do later."""
+    """The handle that ``_Loop`` returns for work that it is to do later."""
 
     def cancel(self) -> None:
         pass
 
     def add_done_callback(self, callback: Any) -> None:
-        """It is never done."""
+        """Does nothing, because the work is never done."""
 
 
 class _Loop:
-    """As much of an event loop as a session needs: it is turned by hand, and no time passes."""
+    """As much of an event loop as a session needs. The stage turns it by hand, and no time passes."""
 
     def __init__(self) -> None:
         self.due: deque[Callable[[], object]] = deque()
@@ -60,12 +60,12 @@ class _Loop:
     call_soon_threadsafe = call_soon
 
     def call_at(self, when: float, act: Callable[..., object], *arguments: object) -> _Idle:
-        # A burst of submissions that would wait goes with the turn of this line.
+        # A burst of submissions does not wait, but is sent in the turn of this line.
         self.due.append(lambda: act(*arguments))
         return _Idle()
 
     def create_task(self, coroutine: Any, name: str) -> _Idle:
-        # Reconnecting: the script says when.
+        # The script says when to reconnect.
         coroutine.close()
         return _Idle()
 
@@ -88,7 +88,7 @@ class _Wire:
 
 
 class _NoFunctions:
-    """Calls are of no interest here."""
+    """A table of functions that is empty: scenes do not look at calls."""
 
     def defined(self) -> Sequence[Any]:
         return ()
@@ -98,7 +98,7 @@ class _NoFunctions:
 
 
 class ClientStage:
-    """See ``script.Stage``. ``me``: the client under test; ``it sees`` what its futures say."""
+    """See ``script.Stage``. ``me``: the client under test; ``ME sees`` the states of its futures."""
 
     def __init__(self, me: str, settings: dict[str, str]) -> None:
         self.me = me
@@ -110,7 +110,7 @@ class ClientStage:
         self.session = Session(loop, session=b"s", functions=_NoFunctions(), on_status=lambda status: None, reconnect_grace_s=_GRACE_S)
         self.wire = _Wire()
         self._submissions = 0
-        #: What the user holds, one future a key, and what each was seen to be last.
+        #: The keys that the user holds, with one future each, and the last state that was seen of each.
         self.held: dict[str, KeyState] = {}
         self._seen: dict[str, str] = {}
         self._connect()
@@ -133,17 +133,17 @@ class ClientStage:
         return lines
 
     def _learn(self, message: Message) -> None:
-        """What it calls its keys."""
+        """Learn the ids that the client uses for its keys."""
         keys = getattr(message, "keys", None)
         if keys is not None:
             self.names.keys.update(zip(getattr(message, "ids"), keys, strict=True))  # noqa: B009
 
     def _seen_anew(self) -> list[str]:
-        """What the user's futures say that they did not say before."""
+        """The changes in the states of the user's futures since the last call."""
         lines = []
         for key, state in self.held.items():
             looks = self._looks(state)
-            # That a future is pending when it is made is no news.
+            # A new future is always pending, which is not worth a line.
             if self._seen.get(key, PENDING) != looks:
                 self._seen[key] = looks
                 lines.append(f"{self.me} sees that {key} is {looks}")

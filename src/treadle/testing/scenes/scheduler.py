@@ -1,4 +1,4 @@
-"""Scenes of the scheduler: its real core, and parties whose messages are read from the script. Pure."""
+"""Scenes of the scheduler: its core is real; the script plays the other parties. Pure."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from treadle.testing.scenes.wording import SILENT, worded
 
 
 class _Cast(ReconnectionScene):
-    """Gathers what happens until the turn is complete."""
+    """The core and the parties of a scene. It collects events until the turn is complete."""
 
     def __init__(self, journal: bool, **limits: Any) -> None:
-        #: Bodies of records, with what is beside them; how many of them are on disk. None: there is no journal.
+        #: The bodies of the journal's records with their buffers, and how many of them are on disk. None: there is no journal.
         self._records: list[tuple[bytes, list[bytes]]] | None = None
         self._on_disk = 0
         self._gathered: list[tuple[str, Any, list[Any]]] | None = None
-        #: (worker, key, attempt): what was ever given out.
+        #: (worker, key, attempt) of all assignments that were ever made.
         self.given: set[tuple[str, str, int]] = set()
         super().__init__(**limits)
         if journal:
@@ -51,7 +51,7 @@ class _Cast(ReconnectionScene):
         return result
 
     def reach_disk(self) -> None:
-        """All records so far are on disk."""
+        """Note that all records so far are on disk."""
         if self._records is None:
             raise SceneError("this scheduler has no journal: say 'under test: scheduler with a journal'")
         self._on_disk = len(self._records)
@@ -59,7 +59,7 @@ class _Cast(ReconnectionScene):
         self.event("", FramesDurable([client.number for client in clients], [client.received for client in clients]))
 
     def read_journal(self) -> None:
-        """Another scheduler takes over with what is on disk."""
+        """Replace the scheduler by one that reads the part of the journal that is on disk."""
         if self._records is None:
             raise SceneError("this scheduler has no journal: say 'under test: scheduler with a journal'")
         del self._records[self._on_disk :]
@@ -78,7 +78,7 @@ class _Cast(ReconnectionScene):
             self._gathered += arrivals
 
     def recall(self, client: str, keys: Sequence[str]) -> None:
-        """The client refers to keys by the ids that it gave them first."""
+        """Let the client refer to keys by the first ids that it used for them."""
         party = self.parties[client]
         for id, key in self.names.keys.items():
             if key in keys and id >> 32 == party.number:
@@ -94,7 +94,7 @@ class _Cast(ReconnectionScene):
 
 
 class SchedulerStage:
-    """See ``script.Stage``. Workers are said to have one thread unless they have more; graces are 10 s unless set otherwise."""
+    """See ``script.Stage``. By default, workers have one thread, and graces are 10 s."""
 
     def __init__(self, settings: dict[str, str]) -> None:
         self.cast = _Cast(settings["under test"].endswith(" with a journal"), **_limits(settings.get("settings", "")))
@@ -118,7 +118,7 @@ class SchedulerStage:
         return self._heard()
 
     def _heard(self) -> list[str]:
-        """What was sent and closed since it was asked last."""
+        """The lines for what was sent and closed since the last call."""
         cast = self.cast
         heard = []
         for name in cast.parties:
@@ -197,7 +197,7 @@ def _submit(cast: _Cast, name: str, rest: str) -> None:
         keys = listed(more["later"])
         fields["later_dependents"] = [int(row[1] in keys) for row in rows if row and row[1] not in cast.parties[name].ids]
     if "same" in more:
-        # Chunks name what the first ones brought by the same ids, also when it was released meanwhile.
+        # Later chunks name keys of earlier ones by the same ids, even if these were released meanwhile.
         cast.recall(name, [key for row in rows if row for key in listed(row[2] or "")])
     options = TaskOptions()
     if "retries" in more:
@@ -249,7 +249,7 @@ def _register_client(cast: _Cast, name: str, rest: str) -> None:
 
 
 def _given(cast: _Cast, name: str, row: str) -> tuple[str, int]:
-    """Raises SceneError for an attempt that this worker was never given."""
+    """The key and the attempt. Raises SceneError for an attempt that this worker was never given."""
     key, attempt = attempt_of(row)
     if (name, key, attempt) not in cast.given:
         raise SceneError(f"{name} was never given {row}")

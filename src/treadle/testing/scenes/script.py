@@ -14,10 +14,10 @@
         scheduler -> w2: ComputeTasks a attempt 2
         now a is processing on w2
 
-A line at the margin happens to the party under test: a message that it gets, or something around it. One that begins with ``and``
-happens in the same turn as the line before. The indented lines are *everything* that the party does about it: a line too many fails
-like one that is missing. Indented lines that begin with ``now`` are looked up in its state. ``#`` begins a comment.
-Lines to different parties may stand in any order.
+A line at the margin is an event of the party under test: a message that it gets, or something that happens around it. A line that
+begins with ``and`` belongs to the same turn as the line before. The indented lines are *everything* that the party does in response: a
+superfluous line fails the scene, and so does a missing one. Indented lines that begin with ``now`` are checked against the party's state.
+``#`` begins a comment. Lines to different parties may stand in any order.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ _FIELDS: Final = ("under test", "workers", "clients", "settings")
 
 
 class SceneError(ValueError):
-    """The text of a scene makes no sense; names the line."""
+    """The text of a scene is invalid. The error names the line."""
 
 
 class Stage(Protocol):
-    """The party under test, and all that is around it."""
+    """The party under test, and all parties around it."""
 
     def happen(self, lines: Sequence[str]) -> list[str]:
-        """These things happen in one turn. What the party does about it. Raises SceneError."""
+        """Let the events of these lines happen in one turn; the lines that say what the party does. Raises SceneError."""
         ...
 
     def claim(self, line: str) -> str:
-        """A line that begins with ``now``, as it would have to be to be true. Raises SceneError."""
+        """The true form of a line that begins with ``now``. Raises SceneError."""
         ...
 
 
 class Scene:
-    """A scene as it was written. ``head``: its lines up to the last setting; ``body``: all others."""
+    """A scene as it was written. ``head``: the lines up to the last setting; ``body``: all further lines."""
 
     def __init__(self, title: str, why: str, settings: dict[str, str], head: list[str], body: list[str]) -> None:
         self.title = title
@@ -59,7 +59,7 @@ class Scene:
 
 
 class Played:
-    """What became of a scene. ``actual``: the body as it really went."""
+    """A scene that was played. ``actual``: the body as it really went."""
 
     def __init__(self, scene: Scene, actual: list[str]) -> None:
         self.scene = scene
@@ -71,11 +71,11 @@ class Played:
 
     @property
     def text(self) -> str:
-        """The whole file, with what happened in the place of what was expected."""
+        """The whole file, with what happened in place of what was expected."""
         return "\n".join([*self.scene.head, *self.actual]).rstrip("\n") + "\n"
 
     def diff(self) -> str:
-        """What was expected and did not happen (``-``), what happened and was not expected (``+``)."""
+        """The lines that were expected and did not happen (``-``), and those that happened unexpectedly (``+``)."""
         lines = difflib.unified_diff(self.scene.body, self.actual, "expected", "what happened", n=4, lineterm="")
         return "\n".join([f"{self.scene.title}:", *lines])
 
@@ -103,7 +103,7 @@ def parse(text: str) -> Scene:
 
 
 def play(scene: Scene, stage: Stage) -> Played:
-    """Raises SceneError for a line that makes no sense."""
+    """Play a scene. Raises SceneError for an invalid line."""
     actual: list[str] = []
     body = scene.body
     at = 0
@@ -114,13 +114,13 @@ def play(scene: Scene, stage: Stage) -> Played:
             at += 1
             continue
         if line.startswith(" "):
-            raise SceneError(f"nothing has happened yet that could lead to {line.strip()!r}")
+            raise SceneError(f"the response {line.strip()!r} comes before any event; a scene begins with a line at the margin")
         at = _play_turn(stage, body, at, actual)
     return Played(scene, actual)
 
 
 def _play_turn(stage: Stage, body: list[str], at: int, actual: list[str]) -> int:
-    """What happens at line ``at``, and what comes of it, are appended to ``actual``. Returns the line of the next turn."""
+    """Play the turn that begins at line ``at``, and append its lines and the response to ``actual``. Returns the line of the next turn."""
     events: list[str] = []
     while at < len(body) and body[at] and not body[at].startswith((" ", "#")) and (not events or body[at].startswith("and ")):
         events.append(body[at].removeprefix("and ") if events else body[at])
@@ -135,7 +135,7 @@ def _play_turn(stage: Stage, body: list[str], at: int, actual: list[str]) -> int
 
 
 def _merged(stage: Stage, expected: list[str], done: list[str]) -> list[str]:
-    """``done`` in the words of ``expected`` as far as it is that; claims and comments where they were."""
+    """``done`` in the order of ``expected`` as far as they agree, with claims and comments where they were."""
     said = [line for line in expected if not _is_aside(line)]
     if not done and [line.strip() for line in said] == ["nothing"]:
         done = ["nothing"]
@@ -149,7 +149,7 @@ def _merged(stage: Stage, expected: list[str], done: list[str]) -> list[str]:
             continue
         text = line.strip()
         if text.startswith("now "):
-            # All that was done was done before.
+            # A claim stands behind all that was done.
             merged += [INDENT + rest for rest in done]
             done = []
             text = stage.claim(text)
@@ -162,7 +162,7 @@ def _is_aside(line: str) -> bool:
 
 
 def _as_expected(expected: list[str], done: list[str]) -> list[str]:
-    """What was done, a party after the other in the order in which they are expected: streams are not ordered among each other."""
+    """``done``, with its streams in the order in which they are expected, because streams are not ordered among each other."""
     order = {party: rank for rank, party in enumerate(dict.fromkeys([_stream(line) for line in [*expected, *done]]))}
     if [_stream(line) for line in expected] != sorted([_stream(line) for line in expected], key=lambda party: order[party]):
         by_stream: dict[str, list[str]] = {}
@@ -174,7 +174,7 @@ def _as_expected(expected: list[str], done: list[str]) -> list[str]:
 
 
 def _stream(line: str) -> str:
-    """``"scheduler -> w1"``, or "" for what a party does for itself."""
+    """``"scheduler -> w1"``, or "" for an act of a party that sends nothing."""
     found = re.match(r"(\S+ -> \S+):", line)
     return found.group(1) if found else ""
 
@@ -183,7 +183,7 @@ def _stream(line: str) -> str:
 
 
 def listed(text: str) -> list[str]:
-    """``"a, b(c, d)"`` as ``["a", "b(c, d)"]``: commas inside of parentheses part nothing."""
+    """``"a, b(c, d)"`` as ``["a", "b(c, d)"]``: commas inside parentheses do not separate."""
     parts = [""]
     depth = 0
     for letter in text:
@@ -217,5 +217,5 @@ def held_at(text: str) -> tuple[str, list[str]]:
     """``"a at w1 or w2"`` as ``("a", ["w1", "w2"])``. Raises SceneError."""
     key, at, workers = text.partition(" at ")
     if not at:
-        raise SceneError(f"where a value is is written as 'a at w1 or w2', not {text!r}")
+        raise SceneError(f"the holders of a value are written as 'a at w1 or w2', not {text!r}")
     return key, workers.split(" or ")

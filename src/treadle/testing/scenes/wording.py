@@ -1,4 +1,4 @@
-"""Messages in the words of scenes, with names in the place of ids: ``"ComputeTasks b attempt 1 (needs a at w1)"``. Pure."""
+"""Messages in the words of scenes, with names in place of ids: ``"ComputeTasks b attempt 1 (needs a at w1)"``. Pure."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ from treadle.messages.worker_scheduler import (
 )
 from treadle.testing.shorthand import Names
 
-#: Who is where: said before the first message that needs it, and of no interest to a reader.
+#: Introductions, which precede the first message that needs them. They do not interest a reader.
 SILENT = (ClientPeers, ClientPeersGone, WorkerPeers, WorkerPeersGone)
 STAGES = ("not started", "executing", "seceded")
 
@@ -125,7 +125,7 @@ def _places(names: Names, message: Any) -> str:
 
 
 def _failed(names: Names, message: KeysErred) -> str:
-    """With the first sentence of the error."""
+    """The keys, with the first sentence of the error."""
     text = message.error.exception_text.splitlines()[0].split(". ")[0]
     return f"{_keys(names, message.ids)}; because {message.blame}: {text}"
 
@@ -180,5 +180,5 @@ _FORMS: dict[type, Form] = {
 
 
 def worded(names: Names, message: Any) -> str:
-    """``"DropKeys a, b"``. Raises KeyError for a kind that scenes have no words for."""
+    """``"DropKeys a, b"``. Raises KeyError for a kind of message that scenes have no words for."""
     return f"{type(message).__name__} {_FORMS[type(message)](names, message)}"

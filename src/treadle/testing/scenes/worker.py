@@ -1,4 +1,4 @@
-"""Scenes of a worker: its real core; threads, peers and the scheduler are read from the script. Pure."""
+"""Scenes of a worker: its core is real; the script plays its threads, its peers and the scheduler. Pure."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _NBYTES = 10
 
 
 class WorkerStage:
-    """See ``script.Stage``. ``me``: the name of the worker under test; all others are its peers, which it has met."""
+    """See ``script.Stage``. ``me``: the name of the worker under test; all other workers are peers that it knows."""
 
     def __init__(self, me: str, settings: dict[str, str]) -> None:
         self.me = me
@@ -54,7 +54,7 @@ class WorkerStage:
         self.names = Names()
         self._numbers: dict[str, int] = {}
         self._ids: dict[str, int] = {}
-        #: What it has asked its peers for, by name; what its threads have been given and what they are to give back, by key.
+        #: The ids that it has requested from its peers, by name; the tasks that its threads have, and those to give back, by key.
         self.asked: dict[str, list[int]] = {}
         self.given: dict[str, None] = {}
         self.wanted_back: list[str] = []
@@ -103,7 +103,7 @@ class WorkerStage:
         return self._performed(out)
 
     def _performed(self, out: WorkerOutbox) -> list[str]:
-        """In the order in which a worker does it."""
+        """The lines for what the worker does, in the order in which it does that."""
         me, names = self.me, self.names
         done = []
         for key in out.drop:
@@ -162,7 +162,7 @@ class WorkerStage:
         return FetchFailed(self.number(peer), self.asked.pop(peer))
 
     def ended(self, key: str) -> int:
-        """A thread is through with it."""
+        """A thread has ended this task."""
         del self.given[key]
         return self.id(key)
 
@@ -197,7 +197,7 @@ class WorkerStage:
 
     def wait(self) -> Any:
         if self._wake_at <= self.now:
-            raise SceneError("the worker waits for nothing")
+            raise SceneError("the worker is not waiting for any time to pass")
         self.now = self._wake_at
         return Tick()
 

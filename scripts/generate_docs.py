@@ -118,7 +118,7 @@ def type_text(annotation: Any) -> str:
     if isinstance(annotation, type) and not typing.get_args(annotation):
         return "none" if annotation is type(None) else annotation.__name__
     text = str(annotation)
-    for name in ("Id", "Count", "Rank", "Finite", "Amount"):
+    for name in ("Id", "Count", "Rank", "Finite", "Amount", "Share"):
         text = text.replace(str(getattr(base, name)), name)
     text = text.replace("typing.", "").replace("treadle.messages.base.", "")
     # Newer versions of Python write it so by themselves.
@@ -187,8 +187,9 @@ def protocol_page() -> str:
         "followed by its fields in order. Trailing fields may be left out when they have a default. The buffers of a frame",
         "belong to its messages, in order.",
         "",
-        "Numbers have bounds: `Id`, `Count` and `Rank` are whole numbers, `Finite` and `Amount` are finite; `Id`, `Count` and `Amount`",
-        "are not negative. A frame with any other number is refused as a whole, before anything of it is done, and its sender is dropped.",
+        "Numbers have bounds: `Id`, `Count` and `Rank` are whole numbers, `Finite`, `Amount` and `Share` are finite; all but `Rank` and",
+        "`Finite` are not negative. A frame with any other number is refused as a whole, before anything of it is done, and its sender is",
+        "dropped.",
         "",
         "### Shared parts",
         "",

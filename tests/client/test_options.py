@@ -71,3 +71,8 @@ def test_times_are_finite_and_not_negative(value: object) -> None:
 def test_amounts_of_resources(amount: float) -> None:
     with pytest.raises(ValueError, match="GPU"):
         make_options(resources={"GPU": amount})
+
+
+def test_nothing_of_a_resource_is_not_asked_for() -> None:
+    asked = make_options(resources={"GPU": 0, "CPU": 1})
+    assert asked is not None and asked.resources == {"CPU": 1.0}

@@ -131,7 +131,8 @@ def _resources(value: Any) -> dict[str, float] | None:
         needed = float(number(f"resources[{name!r}]", amount))
         if needed < 0:
             raise ValueError(f"resources[{name!r}] must be at least 0, got {needed:g}")
-        amounts[text("resources", str(name))] = needed
+        if needed:
+            amounts[text("resources", str(name))] = needed
     return amounts or None
 
 

@@ -21,6 +21,8 @@ Rank = Annotated[int, msgspec.Meta(ge=-(2**60), lt=2**60)]
 Finite = Annotated[float, msgspec.Meta(ge=-1e100, le=1e100)]
 #: A finite number that is not negative: an amount of something, a time in seconds.
 Amount = Annotated[float, msgspec.Meta(ge=0, le=1e100)]
+#: An amount that is asked for. (Nothing of something is not asked for.)
+Share = Annotated[float, msgspec.Meta(gt=0, le=1e100)]
 
 
 class Message(msgspec.Struct, array_like=True, gc=False, tag_field="kind"):
@@ -46,7 +48,7 @@ class TaskOptions(Message):
     workers: list[str] | None = None
     #: Whether ``workers`` is a preference (True) or a condition (False).
     allow_other_workers: bool = False
-    resources: dict[str, Amount] | None = None
+    resources: dict[str, Share] | None = None
     retries: Count = 0
     #: Added to the submission's ``priority``; higher runs first.
     priority: Finite = 0

@@ -55,6 +55,7 @@ def _finished(**changes: Any) -> TasksFinished:
         _submit(fifo_timeout_s=-1.0),
         _submit(options=TaskOptions(resources={"GPU": nan})),
         _submit(options=TaskOptions(resources={"GPU": -1.0})),
+        _submit(options=TaskOptions(resources={"GPU": 0.0})),
         _submit(options=TaskOptions(retries=-1)),
         _submit(ids=[-1]),
         _submit(first_rank=2**62),

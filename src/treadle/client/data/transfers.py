@@ -30,6 +30,7 @@ from treadle.serialize.containers import KINDS, with_items
 from treadle.serialize.errors import load_error
 from treadle.serialize.sizes import sizeof, type_name
 from treadle.serialize.values import pack_or_hand_over, pack_values
+from treadle.utils.shown import shown
 
 _MISSING: Final = object()
 
@@ -153,6 +154,8 @@ class DataMethods(ClientBase):
             raise TypeError("scatter takes collections, not iterators or Queues: make a list of it first")
         timeout_s = config.comm_settings().connect_timeout_s if timeout is None else config.seconds(timeout)
         names = worker_names(workers)
+        if not isinstance(broadcast, int) or broadcast < 0:
+            raise ValueError(f"scatter: broadcast must be True, False or a number of workers, got {shown(broadcast)}")
         return self.sync(self._scatter, data, names, broadcast, hash, timeout_s, asynchronous=asynchronous)
 
     async def _scatter(self, data: Any, workers: list[str] | None, broadcast: bool | int, hash: bool, timeout_s: float) -> Any:

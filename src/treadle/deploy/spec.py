@@ -59,7 +59,7 @@ class SpecCluster(Cluster):
         self._next_name = 0
         self._reconciling: asyncio.Lock | None = None
         self._background = Background("cluster")
-        #: Of workers of each name, after those that failed within.
+        #: By name: the starts of workers that followed one that failed by a bug of treadle.
         self._starts: dict[Any, Starts] = {}
         self._unsilence = _silence(silence_logs)
         super().__init__(name=name, asynchronous=asynchronous, loop=loop, security=security)
@@ -211,7 +211,7 @@ class SpecCluster(Cluster):
             replaced = self._starts.setdefault(name, Starts()).another(asyncio.get_running_loop().time())
             if not replaced:
                 times = MOST_STARTS + 1
-                logger.critical("worker %s is not replaced, for it failed %d times within %g s: %s", name, times, WITHIN_S, failure)
+                logger.critical("worker %s is not replaced, because it failed %d times within %g s: %s", name, times, WITHIN_S, failure)
         if replaced:
             self._background.spawn(f"replacing worker {name}", self._follow_spec())
             return

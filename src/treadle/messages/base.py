@@ -67,7 +67,7 @@ class Peer(Message):
 
 
 class WorkerIdentity(Message):
-    """What a worker is as long as it lives: it says so once, and everybody else passes it on."""
+    """The facts about a worker that never change. The worker states them once, and all other parties pass them on."""
 
     id: str
     #: Where it serves data, e.g. ``tcp://127.0.0.1:40001``.

@@ -141,7 +141,7 @@ class Nanny:
         self._secret: Secret | None = None
         self._session = secrets.token_bytes(16)
         self._comm: Comm | None = None
-        #: The connection broke, and is to be made again; what the scheduler shall hear then.
+        #: Whether the connection broke and is being made again; and the deaths to report to the scheduler then.
         self._coming_back = False
         self._unsent_deaths: list[WorkerDied] = []
         self._welcome: asyncio.Future[NannyWelcome] | None = None

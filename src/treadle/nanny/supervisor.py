@@ -47,7 +47,7 @@ class Supervisor:
         self.process: WorkerProcess | None = None
         self._failed = failed
         self._background = Background("nanny", failed)
-        #: Of worker processes, after those that failed within.
+        #: The starts of worker processes that followed one that failed by a bug of treadle.
         self._starts = Starts()
         self._watch: asyncio.Task[None] | None = None
         self._born = 0.0

@@ -245,7 +245,7 @@ def belongs_in_a_thread(block: Block) -> bool:
 
 
 class _Handed(bytearray):
-    """Values in the place of a buffer that they would be pickled to: for who is in the same process."""
+    """A buffer that carries the values themselves, not their pickle, to a party in the same process."""
 
     __slots__ = ("values",)
     values: list[Any]
@@ -260,7 +260,7 @@ _HANDED: Final = pickle.dumps(_Beside(_take_handed, bytearray()), PROTOCOL, buff
 
 
 def hand_over(ids: Sequence[int], values: Sequence[Any]) -> tuple[list[Block], list[Buffer]]:
-    """As ``pack_values``, over a connection that passes frames by reference: the other end gets the very objects."""
+    """As ``pack_values``, for a connection that passes frames by reference: the other end gets the very objects."""
     if not ids:
         return [], []
     handed = _Handed()
@@ -269,7 +269,7 @@ def hand_over(ids: Sequence[int], values: Sequence[Any]) -> tuple[list[Block], l
 
 
 def pack_or_hand_over(ids: Sequence[int], values: Sequence[Any], sizes: Sequence[int]) -> tuple[list[Block], list[Buffer]]:
-    """As ``hand_over``, for another party: it gets copies of what can be pickled, in which futures become its own."""
+    """As ``hand_over``, for another party: it gets copies of the values that can be pickled, so that futures in them become its own."""
     blocks, buffers, failed = pack_values(ids, values, sizes)
     if not failed:
         return blocks, buffers

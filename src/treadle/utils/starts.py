@@ -1,4 +1,4 @@
-"""How often something that has failed within may be begun anew. No clock: ``now`` is an argument."""
+"""Limit how often something that fails by a bug of treadle is started again. No clock: ``now`` is an argument."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ WITHIN_S: Final = 60.0
 
 
 class Starts:
-    """After so many starts within so many seconds the next failure is the end."""
+    """Counts starts after failures. After too many within a time, the next failure is final."""
 
     def __init__(self) -> None:
         self._at: list[float] = []
 
     def another(self, now: float) -> bool:
-        """Something failed: whether it may begin anew. That counts as a start."""
+        """Whether to start again after a failure at ``now``, in seconds; if so, this counts as a start."""
         self._at = [at for at in self._at if now - at < WITHIN_S]
         if len(self._at) >= MOST_STARTS:
             return False

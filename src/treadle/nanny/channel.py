@@ -20,7 +20,7 @@ _LENGTH = struct.Struct("<Q")
 
 #: Exit code of a worker process that wants to be replaced (EX_TEMPFAIL).
 EXIT_RESTART = 75
-#: Of one that failed within, and is to be replaced as well (EX_SOFTWARE).
+#: Exit code of a worker process that failed by a bug of treadle, which is to be replaced as well (EX_SOFTWARE).
 EXIT_FAILED = 70
 
 

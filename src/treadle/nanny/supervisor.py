@@ -128,7 +128,7 @@ class Supervisor:
             return
         now = asyncio.get_running_loop().time()
         if code == EXIT_FAILED and not self._starts.another(now):
-            self._failed("worker", RuntimeError(f"it failed within {MOST_STARTS + 1} times in {WITHIN_S:g} s:\n{process.stderr}".rstrip()))
+            self._failed("worker", RuntimeError(f"it failed {MOST_STARTS + 1} times within {WITHIN_S:g} s:\n{process.stderr}".rstrip()))
             return
         if code != EXIT_RESTART:
             logger.warning("Worker process %s %s; another one is started", process.pid, describe_exit(code, process.kill_reason))

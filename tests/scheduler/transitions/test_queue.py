@@ -5,6 +5,8 @@ from __future__ import annotations
 from math import inf
 
 from treadle.messages.base import TaskOptions
+from treadle.scheduler.transitions.queue import TaskQueue, TurnClock
+from treadle.scheduler.transitions.records import QUEUED, TaskGroup, TaskPrefix, TaskState
 from treadle.testing.scheduler_scene import SchedulerScene
 
 
@@ -188,3 +190,22 @@ def test_released_tasks_leave_the_queue() -> None:
     scene.release("c")
     scene.finish("a", on="w1")
     assert scene.sent("w1") == ["compute a", "compute b", "compute d"]
+
+
+def test_what_is_left_over_in_a_queue_is_not_taken_for_a_task_that_waits_elsewhere() -> None:
+    clock = TurnClock()
+    one, other = TaskQueue(clock), TaskQueue(clock)
+    group = TaskGroup("x", TaskPrefix("x", 1.0))
+    first, second, third = (TaskState(number, f"x-{number}", group, (0.0, 0.0, number)) for number in range(3))
+    for task in (first, second, third):
+        task.state = QUEUED
+    for task in (first, second):
+        one.push(task)
+    # The second one leaves from the middle, and waits in another queue; its entry in the first queue stays.
+    one.discard(second)
+    other.push(second)
+    assert one.tasks() == [first] and other.tasks() == [second]
+    one.push(third)
+    one.discard(first)
+    assert one.peek() is third
+    assert other.peek() is second

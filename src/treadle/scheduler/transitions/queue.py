@@ -10,7 +10,7 @@ from heapq import heapify, heappop, heappush
 from math import inf
 from typing import Final
 
-from treadle.scheduler.transitions.records import QUEUED, Account, TaskState
+from treadle.scheduler.transitions.records import Account, TaskState
 
 #: Seconds of work that one client is given more than the others before it is another one's turn. Each change looks at all of them.
 TURN_S: Final = 0.01
@@ -33,11 +33,11 @@ class _Run:
         else:
             heappush(self.late, (rank, task.id, task))
 
-    def peek(self) -> TaskState | None:
-        """The first task that is still queued; drops those in front of it that are not."""
-        while self.front < len(self.ordered) and self.ordered[self.front].state != QUEUED:
+    def peek(self, queue: TaskQueue) -> TaskState | None:
+        """The first task that is still in ``queue``; drops those in front of it that are not."""
+        while self.front < len(self.ordered) and self.ordered[self.front].queue is not queue:
             self.front += 1
-        while self.late and self.late[0][2].state != QUEUED:
+        while self.late and self.late[0][2].queue is not queue:
             heappop(self.late)
         if self.front > 1024 and self.front * 2 > len(self.ordered):
             del self.ordered[: self.front]
@@ -67,9 +67,9 @@ class _Line:
             heappush(self.order, generation)
         run.push(task)
 
-    def peek(self) -> TaskState | None:
+    def peek(self, queue: TaskQueue) -> TaskState | None:
         while self.order:
-            task = self.runs[self.order[0]].peek()
+            task = self.runs[self.order[0]].peek(queue)
             if task is not None:
                 return task
             del self.runs[heappop(self.order)]
@@ -94,17 +94,18 @@ class TurnClock:
 
 
 class TaskQueue:
-    """All queued tasks. A task that leaves the state QUEUED is dropped when it comes to the front. ``clock`` is shared by all queues."""
+    """Tasks that wait for the same workers. A task that left is dropped when it comes to the front. ``clock`` is shared by all queues."""
 
     def __init__(self, clock: TurnClock) -> None:
         self.levels: dict[float, _Level] = {}
         self.order: list[float] = []
         self.clock: TurnClock = clock
-        #: Tasks in state QUEUED.
+        #: Tasks whose ``queue`` this is.
         self.live: int = 0
 
     def push(self, task: TaskState) -> None:
         """``task.state`` is QUEUED already."""
+        task.queue = self
         level = self.levels.get(task.priority[0])
         if level is None:
             level = _Level()
@@ -133,6 +134,7 @@ class TaskQueue:
 
     def discard(self, task: TaskState) -> None:
         """``task`` is about to leave the state QUEUED."""
+        task.queue = None
         self.live -= 1
         if self.live == 0:
             for level in self.levels.values():
@@ -153,7 +155,7 @@ class TaskQueue:
                 line = level.current
                 if line is None or line.account.used_s >= level.until_s:
                     line = _next_line(level)
-                task = line.peek()
+                task = line.peek(self)
                 if task is not None:
                     return task
                 del level.lines[line.account]
@@ -174,7 +176,7 @@ class TaskQueue:
                     for rank, id, task in run.late:
                         found.append((priority, generation, rank, id, task))
         found.sort(key=_place)
-        return list(dict.fromkeys([row[4] for row in found if row[4].state == QUEUED]))
+        return list(dict.fromkeys([row[4] for row in found if row[4].queue is self]))
 
 
 def _next_line(level: _Level) -> _Line:

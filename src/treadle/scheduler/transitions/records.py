@@ -317,6 +317,8 @@ class TaskState:
         self.options: TaskOptions | None = None
         #: The workers that it is placed among since it became ready the last time; None: any.
         self.candidates: Candidates | None = None
+        #: The TaskQueue that it is in, if any. Entries for it elsewhere are left over.
+        self.queue: object = None
         #: Of what it computes, where its key does not say all of that; empty for other keys, and where it is not known.
         self.digest: bytes = b""
         #: A client wants a small value along with the news that it is there.

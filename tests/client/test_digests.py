@@ -128,8 +128,8 @@ def test_what_depends_on_a_chosen_key_is_doubtful():
         c: Task(c, operator.neg, 2),
         d: Task(d, operator.neg, TaskRef("outside")),
     }
-    assert doubtful_among(nodes, lambda key: False) == {"x", a, b}
-    assert doubtful_among(nodes, lambda key: key == "outside") == {"x", a, b, d}
+    assert doubtful_among(nodes, chosen_among(nodes), set()) == {"x", a, b}
+    assert doubtful_among(nodes, chosen_among(nodes), {"outside"}) == {"x", a, b, d}
 
 
 def test_private_keys_stay_apart():

@@ -5,7 +5,8 @@ A digest decides about a warning, never about a value: large arguments are told 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import marshal
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from hashlib import blake2b
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
@@ -17,11 +18,15 @@ from dask.tokenize import tokenize
 from treadle.client.rows.changing import travels_by_name
 from treadle.client.rows.keys import is_plain
 from treadle.serialize.sizes import sizeof
+from treadle.utils.keys import Key
 
 #: Length of a digest. What stands for a task of which the content is not known has another one.
 DIGEST_BYTES: Final = 16
 _LARGE_BYTES: Final = 2**20
 _MOST_DEEP: Final = 50
+#: A digest stands for more calls than these that depend on each other.
+_MOST_TOGETHER: Final = 16
+_NUMBERS: Final = frozenset([int, float, bool, type(None)])
 
 
 def call_digest(function: bytes, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
@@ -55,6 +60,108 @@ def node_digest(node: Any, reference: Callable[[Any], bytes]) -> bytes:
     content = _Content(reference)
     content.add_value(node)
     return content.digest()
+
+
+class GraphDigests:
+    """Of the doubtful tasks of a graph: each counts with what it depends on. All others count by their keys."""
+
+    def __init__(self, nodes: Mapping[Key, Any], doubtful: Collection[Key], outside: Callable[[Key], bytes]) -> None:
+        #: Dependencies before dependents.
+        self._nodes = nodes
+        self._doubtful = doubtful
+        #: What stands for a key that is none of ``nodes``: nothing if the key says all.
+        self._outside = outside
+        #: A digest; of a call that with all it depends on is small, and that ``marshal`` writes the same way everywhere, the call
+        #: itself: (how many calls it consists of, function, arguments and what stands for references).
+        self._found: dict[Key, bytes | tuple[int, bytes, list[Any]]] = {}
+        #: Digests by identity; the nodes keep the functions alive.
+        self._functions: dict[int, bytes] = {}
+
+    def __call__(self, key: Key) -> bytes:
+        if not self._found:
+            self._find_all()
+        return self._digest(self._found[key])
+
+    def _find_all(self) -> None:
+        found, functions, doubtful = self._found, self._functions, self._doubtful
+        for key, node in self._nodes.items():
+            if key not in doubtful:
+                continue
+            if type(node) is not Task or node.kwargs:
+                found[key] = self._of_any(node)
+                continue
+            function = functions.get(id(node.func)) or self._function(node.func)
+            if _is_unknown(function):
+                found[key] = self._of_any(node)
+                continue
+            size = 1
+            parts: list[Any] = []
+            for argument in node.args:
+                kind = type(argument)
+                if kind in _NUMBERS:
+                    parts.append(argument)
+                    continue
+                part = found.get(argument.key) if kind is TaskRef else None
+                if type(part) is tuple:
+                    size += part[0]
+                elif part is None or len(part) != DIGEST_BYTES:
+                    found[key] = self._of_call(node, function)
+                    break
+                parts.append(part)
+            else:
+                call = (size, function, parts)
+                found[key] = call if size <= _MOST_TOGETHER else _hashed(call)
+
+    def _of_call(self, node: Task, function: bytes) -> bytes:
+        """Its arguments are numbers, and other things."""
+        parts = self._parts(node.args, 0)
+        return self._of_any(node) if parts is None else _hashed((function, parts))
+
+    def _parts(self, args: Sequence[Any], depth: int) -> list[Any] | None:
+        """What ``marshal`` writes the same way everywhere. None unless all are plain values, references, or containers of these."""
+        parts: list[Any] = []
+        for argument in args:
+            if type(argument) is TaskRef:
+                part = self._found.get(argument.key) or self._reference(argument.key)
+                if type(part) is bytes and _is_unknown(part):
+                    return None
+                # No plain value holds an Ellipsis, so no plain value is mistaken for it.
+                parts.append((..., part))
+            elif is_plain(argument):
+                parts.append(argument)
+            elif isinstance(argument, NestedContainer) and depth < _MOST_DEEP:
+                inner = self._parts(argument.args, depth + 1)
+                if inner is None:
+                    return None
+                parts.append((..., type(argument).__name__, inner))
+            else:
+                return None
+        return parts
+
+    def _of_any(self, node: Any) -> bytes:
+        return node_digest(node, self._reference)
+
+    def _function(self, function: Callable[..., Any]) -> bytes:
+        digest = self._functions[id(function)] = self._of_any(function)
+        return digest
+
+    def _reference(self, key: Key) -> bytes:
+        found = self._found.get(key)
+        if found is not None:
+            return self._digest(found)
+        return (b"" if key in self._nodes else self._outside(key)) or repr(key).encode("utf-8", "surrogatepass")
+
+    def _digest(self, found: Any) -> bytes:
+        return found if type(found) is bytes else _hashed(found)
+
+
+def _hashed(value: Any) -> bytes:
+    # Version 2 of the format knows no references and no interned text, so equal values have equal bytes.
+    return blake2b(marshal.dumps(value, 2), digest_size=DIGEST_BYTES).digest()
+
+
+def _is_unknown(digest: bytes) -> bool:
+    return len(digest) != DIGEST_BYTES and digest.startswith(b"?")
 
 
 class _Content:
@@ -139,7 +246,7 @@ class _Content:
         else:
             # A future among the arguments of a call.
             data = getattr(reference, "digest", b"") or repr(reference.key).encode("utf-8", "surrogatepass")
-        if data.startswith(b"?") and len(data) != DIGEST_BYTES:
+        if _is_unknown(data):
             self._certain = False
         self.add(b"key", data)
 

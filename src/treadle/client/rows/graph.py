@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from graphlib import CycleError
 from typing import Any
 
@@ -16,9 +15,9 @@ from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from dask.typing import no_default
 
 from treadle.client.futures import Future
-from treadle.client.rows.digests import node_digest
+from treadle.client.rows.digests import GraphDigests
 from treadle.client.rows.keys import check_key
-from treadle.client.rows.naming import chosen_among, doubtful_among, is_generated, private_key
+from treadle.client.rows.naming import chosen_among, doubtful_among, is_generated, private_keys
 from treadle.client.rows.order import order
 from treadle.utils.keys import Key
 
@@ -126,19 +125,32 @@ def build_table(dsk: Any, keys: Sequence[Key], outside: Outside, *, named: bool 
             outside.futures[value.key] = value
     nodes = convert_legacy_graph(raw)
     needed, external = _cull(nodes, keys, outside, set())
-    doubtful: set[Key] = set()
-    if chosen_among(nodes) or any([outside.is_doubtful(key) for key in external]):
-        everything = _ordered(_cull(nodes, keys, outside, set(nodes))[0], keys)
-        doubtful = doubtful_among(everything, outside.is_doubtful)
+    # Where nothing that is needed is known already, nothing was left out for that.
+    chosen = chosen_among(nodes if external else needed)
+    foreign = {key for key in external if outside.is_doubtful(key)}
+    everything, beyond = needed, external
+    if external and (chosen or foreign):
+        everything, beyond = _cull(nodes, keys, outside, set(nodes))
+        foreign = {key for key in beyond if outside.is_doubtful(key)}
+    everything = _ordered(everything, keys)
+    if not external and len(chosen) == len(everything):
+        doubtful: Set[Key] = everything.keys()
+    else:
+        doubtful = doubtful_among(everything, chosen, foreign)
     if not doubtful:
-        ordered = _ordered(needed, keys)
+        ordered = _ordered(needed, keys) if beyond is not external else everything
         return Table(ordered, _annotations_by_key(by_name, ordered), external)
-    present = dict.fromkeys([key for key in keys if named and key in doubtful and outside.known(key)])
-    wanted = [key for key in dict.fromkeys(keys) if key not in present]
-    culled, external = _cull(nodes, wanted, outside, doubtful)
-    needed = {key: node for key, node in everything.items() if key in culled}
+    present: dict[Key, None] = {}
+    if external:
+        present = dict.fromkeys([key for key in keys if named and key in doubtful and outside.known(key)])
+        wanted = [key for key in dict.fromkeys(keys) if key not in present]
+        culled, external = _cull(nodes, wanted, outside, doubtful)
+        needed = {key: node for key, node in everything.items() if key in culled}
+    else:
+        wanted = list(dict.fromkeys(keys))
+        needed = dict(everything)
     table = Table(needed, _annotations_by_key(by_name, needed), {**external, **present})
-    digest = _Digests(everything, doubtful, outside)
+    digest = GraphDigests(everything, doubtful, outside.digest)
     table.redefined = {key: digest(key) for key in present}
     _name(table, doubtful, [key for key in wanted if named], digest)
     return table
@@ -154,23 +166,21 @@ class _Kept:
         return repr(self.key)
 
 
-def _name(table: Table, doubtful: set[Key], named: Sequence[Key], digest: Callable[[Key], bytes]) -> None:
+def _name(table: Table, doubtful: Set[Key], named: Sequence[Key], digest: Callable[[Key], bytes]) -> None:
     """Call the doubtful ones otherwise, but for ``named``."""
     nodes = table.nodes
-    token = uuid.uuid4().hex[:31]
-    table.names = {key: private_key(key, token) for key in nodes if key in doubtful}
-    dependencies = {dependency for node in nodes.values() for dependency in node.dependencies}
+    names = table.names = private_keys(nodes if len(doubtful) == len(nodes) else [key for key in nodes if key in doubtful])
+    named = [key for key in named if key in names]
+    inner = _with_dependents(nodes, named)
     for key in named:
-        if key not in table.names:
-            continue
-        if key not in dependencies:
-            del table.names[key]
+        if key not in inner:
+            del names[key]
             table.digests[key] = digest(key)
             continue
         # Somebody else's task may have that key. What depends on it here must not get that one's result.
         kept = _Kept(key)
         nodes[kept] = Alias(kept, key)
-        table.names[kept] = key
+        names[kept] = key
         table.stands_for[key] = kept
         table.digests[kept] = digest(key)
         if key in table.annotations:
@@ -179,41 +189,26 @@ def _name(table: Table, doubtful: set[Key], named: Sequence[Key], digest: Callab
             table.annotations = annotations
 
 
-class _Digests:
-    """Of the doubtful tasks of a graph, each with what it depends on."""
-
-    def __init__(self, nodes: Mapping[Key, Any], doubtful: set[Key], outside: Outside) -> None:
-        self._nodes = nodes
-        self._doubtful = doubtful
-        self._outside = outside
-        self._found: dict[Key, bytes] = {}
-
-    def __call__(self, key: Key) -> bytes:
-        stack = [key]
-        while stack:
-            key = stack[-1]
-            missing = [need for need in self._nodes[key].dependencies if need in self._doubtful and need not in self._found]
-            if missing:
-                stack += missing
-                continue
-            self._found[key] = node_digest(self._nodes[key], self._reference)
-            stack.pop()
-        return self._found[key]
-
-    def _reference(self, key: Key) -> bytes:
-        found = self._found.get(key) or (b"" if key in self._nodes else self._outside.digest(key))
-        return found or repr(key).encode("utf-8", "surrogatepass")
+def _with_dependents(nodes: Mapping[Key, Any], keys: Iterable[Key]) -> set[Key]:
+    """Those of ``keys`` that nodes depend on. ``nodes``: dependencies before dependents."""
+    left = set(keys)
+    found: set[Key] = set()
+    for key in reversed(list(nodes)):
+        if not left:
+            break
+        found.update(left.intersection(nodes[key].dependencies))
+        left.discard(key)
+    return found
 
 
-def _cull(
-    nodes: Mapping[Key, Any], keys: Sequence[Key], outside: Outside, own: set[Key]
-) -> tuple[dict[Key, Any], dict[Key, None]]:
+def _cull(nodes: Mapping[Key, Any], keys: Sequence[Key], outside: Outside, own: Set[Key]) -> tuple[dict[Key, Any], dict[Key, None]]:
     """The nodes that ``keys`` need, and what they need of what is known already.
 
     ``own``: nodes that are needed even though their keys are known.
     """
     needed: dict[Key, Any] = {}
     external: dict[Key, None] = {}
+    known = outside.known
     # A stack: without dependencies the order stays that of ``keys``.
     work: list[tuple[Key, Key | None]] = [(key, None) for key in reversed(keys)]
     while work:
@@ -221,7 +216,7 @@ def _cull(
         if key in needed or key in external:
             continue
         node = nodes.get(key)
-        if node is None or (key not in own and outside.known(key)):
+        if node is None or (known(key) and key not in own):
             if node is None and not outside.has(key, nodes.get(dependent)):
                 if dependent is None:
                     raise ValueError(f"the key {key!r} is wanted, but it is neither in the graph nor known to this client")

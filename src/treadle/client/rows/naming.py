@@ -9,12 +9,15 @@ nobody asks for the key.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+import uuid
+from collections.abc import Iterable, Mapping, Set
 from typing import Any, Final
 
 from treadle.utils.keys import Key
 
 _GENERATED: Final = re.compile(r"[0-9a-f]{32}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}").search
+#: No key with fewer characters is generated.
+_SHORTEST: Final = 32
 
 
 def is_generated(key: Key) -> bool:
@@ -30,6 +33,10 @@ def chosen_among(keys: Iterable[Key]) -> list[Key]:
     last: Any = None
     generated = True
     for key in keys:
+        if type(key) is str:
+            if len(key) < _SHORTEST or _GENERATED(key) is None:
+                chosen.append(key)
+            continue
         head = key[0] if type(key) is tuple and key else key
         # Neighbours mostly share their first part.
         if head is not last:
@@ -40,26 +47,27 @@ def chosen_among(keys: Iterable[Key]) -> list[Key]:
     return chosen
 
 
-def doubtful_among(nodes: Mapping[Key, Any], is_doubtful_outside: Callable[[Key], bool]) -> set[Key]:
-    """The keys of ``nodes`` that do not say all of their tasks.
+def doubtful_among(nodes: Mapping[Key, Any], chosen: list[Key], outside: Set[Key]) -> Set[Key]:
+    """The keys of ``nodes`` that do not say all of their tasks. ``nodes``: dependencies before dependents.
 
-    ``is_doubtful_outside``: of a key that they depend on and that is none of them.
+    ``chosen``: those that are not generated, each once, maybe with others; ``outside``: doubtful keys that nodes depend on, and that
+    are none of them.
     """
-    dependents: dict[Key, list[Key]] = {}
-    work: list[Key] = chosen_among(nodes)
-    for key, node in nodes.items():
-        for dependency in node.dependencies:
-            dependents.setdefault(dependency, []).append(key)
-    for dependency in dependents:
-        if dependency not in nodes and is_doubtful_outside(dependency):
-            work.append(dependency)
-    seen = set(work)
-    while work:
-        for key in dependents.get(work.pop(), ()):
-            if key not in seen:
-                seen.add(key)
-                work.append(key)
-    return {key for key in seen if key in nodes}
+    doubtful = {key for key in chosen if key in nodes}
+    if doubtful or outside:
+        reaching = doubtful | outside
+        for key, node in nodes.items():
+            if key not in reaching and not reaching.isdisjoint(node.dependencies):
+                doubtful.add(key)
+                reaching.add(key)
+    return doubtful
+
+
+def private_keys(keys: Iterable[Key]) -> dict[Key, Key]:
+    """Keys like these that nobody else has, by these."""
+    token = uuid.uuid4().hex[:31]
+    end = f"-{token}0"
+    return {key: key + end if type(key) is str else private_key(key, token) for key in keys}
 
 
 def private_key(key: Key, token: str) -> Key:

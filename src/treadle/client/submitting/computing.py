@@ -281,9 +281,10 @@ class _Sending:
         nodes = self.table.nodes
         annotations = self.table.annotations
         names, digests = self.table.names, self.table.digests
+        ids, kept = self.ids, self.kept
         for key in chunk:
             node = nodes[key]
-            row = Row(None, b"", [], node.dependencies)
+            row: Row | None = None
             if failure is None:
                 try:
                     row = self.row(node)
@@ -294,14 +295,16 @@ class _Sending:
                 except (TypeError, ValueError) as error:
                     failure = TypeError(f"task {key!r} cannot be sent to the cluster: {error}")
                     failure.__cause__ = error
+                    row = None
                     # Not even the rows of this chunk that could be pickled are of use any more.
                     columns.wanted = []
-            function, payload, buffers, needed = row
-            dependencies = [self.id_of(dependency) for dependency in needed]
+            function, payload, buffers, needed = (None, b"", [], node.dependencies) if row is None else row
+            dependencies = [ids[dependency] if dependency in ids else self.id_of(dependency) for dependency in needed]
             number = 0 if function is None else function.id
-            wanted = failure is None and key in self.kept
-            name, digest = (names.get(key, key), digests.get(key, b"")) if names or digests else (key, b"")
-            columns.add(self.ids[key], name, number, payload, buffers, dependencies, wanted=wanted, digest=digest)
+            wanted = failure is None and key in kept
+            name = names.get(key, key) if names else key
+            digest = digests.get(key, b"") if digests else b""
+            columns.add(ids[key], name, number, payload, buffers, dependencies, wanted=wanted, digest=digest)
             if columns.nbytes > _CHUNK_BYTES:
                 break
         return columns, failure

@@ -22,4 +22,4 @@ def test_batches_are_computed_released_and_measured(capsys):
     lines = capsys.readouterr().out
     assert "batch 6 of 6" in lines
     for name in ("scheduler", "worker-0", "client"):
-        assert f"{name}: the last third is" in lines
+        assert f"{name}: last third" in lines

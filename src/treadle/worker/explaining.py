@@ -31,12 +31,14 @@ def explain(
     """The answer to ``request`` about the task ``id``. ``now`` is on the loop's clock."""
     for place in running:
         if place.id == id:
-            seconds = time_of_day - place.start_time
+            # The clock may have been set back meanwhile.
+            seconds = max(0.0, time_of_day - place.start_time)
             return TaskExplained(request, "executing", place.attempt, seconds, [f"it has been executing for {seconds:.3g} s"])
     task = state.tasks.get(id)
     if task is None or (task.attempt == NO_ATTEMPT and task.state not in (MEMORY, FETCH, FLIGHT, MISSING)):
         return TaskExplained(request, "unknown", None, None, ["the worker was not given it"])
-    return TaskExplained(request, STATE_NAMES[task.state], task.attempt, None, _reasons(state, task, queued, now))
+    attempt = None if task.attempt == NO_ATTEMPT else task.attempt
+    return TaskExplained(request, STATE_NAMES[task.state], attempt, None, _reasons(state, task, queued, now))
 
 
 def _reasons(state: LocalState, task: WorkerTask, queued: int, now: float) -> list[str]:

@@ -207,7 +207,6 @@ def test_rebalancing_in_small_steps() -> None:
 def test_a_step_looks_at_so_many_values(count: int) -> None:
     cluster = Cluster(2)
     cluster.scene.core.state.limits.validate = False
-    cluster.scene.core.validate = lambda: None  # type: ignore[method-assign]
     cluster.scatter(count, to="w0")
     orders = cluster.retire("w0").step(0.0)
     assert sum(len(order.ids) for order in orders if isinstance(order, ReplicateKeys)) == min(count, steps.MOST_UNDER_WAY)

@@ -60,7 +60,4 @@ def _is_token(part: str) -> bool:
 
 
 def _is_hex(part: str) -> bool:
-    for character in part:
-        if character not in "0123456789abcdef":
-            return False
-    return True
+    return not part.strip("0123456789abcdef")

@@ -1,12 +1,16 @@
 """What a call changes in its function is gone with the call, however the function comes to the worker."""
 
 import functools
+import importlib
+import sys
 
+import cloudpickle
 import dask
 import pytest
 from dask._task_spec import Task, TaskRef
 
 from treadle.client.client import Client
+from treadle.client.rows.changing import travels_by_name
 from treadle.deploy.local import LocalCluster
 
 
@@ -104,3 +108,52 @@ def _fused(key, inner, value):
     from dask._task_spec import DataNode, _execute_subgraph
 
     return Task(key, _execute_subgraph, inner, "b", ("in",), DataNode(None, value))
+
+
+MODULE = """
+import dask
+
+FACTOR = 1
+
+@dask.delayed
+def append(x, seen=[]):
+    seen.append(x)
+    return list(seen)
+
+@dask.delayed
+def times(x):
+    return x * FACTOR
+
+def plain(x):
+    return x
+"""
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """A module that workers could import, whose decorated functions travel by value: their names lead to something else."""
+    name = f"functions_of_{tmp_path.name}"
+    (tmp_path / f"{name}.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield importlib.import_module(name)
+    del sys.modules[name]
+
+
+def test_a_decorated_function_of_a_module_keeps_nothing(client, module):
+    assert dask.compute(*[module.append(number) for number in range(3)]) == ([0], [1], [2])
+
+
+def test_a_decorated_function_of_a_module_sees_its_globals_of_now(client, module):
+    assert module.times(3).compute() == 3
+    module.FACTOR = 10
+    assert module.times(3).compute() == 30
+
+
+def test_what_travels_by_name(module):
+    assert travels_by_name(module.plain)
+    assert not travels_by_name(module.times._obj)
+    cloudpickle.register_pickle_by_value(module)
+    try:
+        assert not travels_by_name(module.plain)
+    finally:
+        cloudpickle.unregister_pickle_by_value(module)

@@ -11,8 +11,6 @@ from queue import Queue
 from time import monotonic
 from typing import Any, Final
 
-from dask.tokenize import tokenize
-
 from treadle import config
 from treadle.client import current
 from treadle.client.base import ClientBase, optional_seconds
@@ -20,6 +18,7 @@ from treadle.client.data.fetch import Collected, collect, collect_small, unpack
 from treadle.client.futures import Future, error_of
 from treadle.client.options import worker_names
 from treadle.client.rows.digests import unknown_digest
+from treadle.client.rows.keys import token_of
 from treadle.client.rows.naming import is_generated
 from treadle.client.session.ledger import PENDING, KeyState, Waiter
 from treadle.context import current_task
@@ -280,7 +279,7 @@ def _named_values(data: Any, hash: bool) -> tuple[dict[Any, Any], Callable[[dict
 
 
 def _key_of(value: Any, hash: bool) -> str:
-    return f"{type(value).__name__}-{tokenize(value) if hash else uuid.uuid4().hex}"
+    return f"{type(value).__name__}-{token_of(value) if hash else uuid.uuid4().hex}"
 
 
 def _values_of(client: Any, states: Iterable[KeyState], collected: Collected, errors: str) -> dict[KeyState, Any]:

@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from dask._task_spec import DataNode, Dict, GraphNode, List, Set, Task, TaskRef, Tuple
-from dask.tokenize import tokenize
 
 from treadle.client.futures import Future
-from treadle.client.rows.keys import LARGE_BYTES, is_plain
+from treadle.client.rows.keys import LARGE_BYTES, is_plain, token_of
 from treadle.serialize.containers import KINDS, emptied, refilled
 from treadle.serialize.nodes import part_of, parts_of
 from treadle.serialize.sizes import sizeof
@@ -50,7 +49,7 @@ class Constants:
     def constant(self, value: Any) -> Constant:
         found = self._found.get(id(value))
         if found is None:
-            key = f"{type(value).__name__}-{tokenize(value)}"
+            key = f"{type(value).__name__}-{token_of(value)}"
             payload, buffers = dumps_node(DataNode(key, value))
             found = self._found[id(value)] = (value, Constant(key, payload, buffers))
         return found[1]

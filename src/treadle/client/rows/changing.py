@@ -34,6 +34,7 @@ from types import (
 from typing import Any, Final
 from uuid import UUID
 
+import cloudpickle
 from dask._task_spec import Alias, DataNode, GraphNode, NestedContainer, Task, TaskRef
 from dask.utils import methodcaller
 
@@ -58,9 +59,27 @@ _MOST_DEEP: Final = 50
 
 
 def travels_by_name(function: FunctionType) -> bool:
-    """Whether workers import the function: it is one of their own then, as its module's other globals are."""
+    """Whether workers import the function: it is one of their own then, as its module's other globals are.
+
+    The name must lead to this very function. That of one that was decorated leads to what the decorator made of it.
+    """
     module = function.__module__
-    return module in sys.modules and module not in ("__main__", "__mp_main__") and "<" not in function.__qualname__
+    if module not in sys.modules or module in ("__main__", "__mp_main__"):
+        return False
+    found: Any = sys.modules[module]
+    for name in function.__qualname__.split("."):
+        found = getattr(found, name, None)
+    return found is function and not _is_registered_by_value(module)
+
+
+def _is_registered_by_value(module: str) -> bool:
+    """Whether cloudpickle was told to pickle what the module, or a package that it is in, defines by value."""
+    registered = cloudpickle.list_registry_pickle_by_value()
+    while registered and module:
+        if module in registered:
+            return True
+        module = module.rpartition(".")[0]
+    return False
 
 
 def can_change(value: Any, seen: frozenset[int] = frozenset()) -> bool:

@@ -49,7 +49,8 @@ class Columns:
     ) -> None:
         if buffers:
             self.buffers.append((len(self.ids), len(buffers)))
-            self.beside.extend(buffers)
+            # Those that can change are the user's own memory, who may go on to use it before they are sent.
+            self.beside.extend([buffer if memoryview(buffer).readonly else bytearray(buffer) for buffer in buffers])
         if len(digest) == DIGEST_BYTES:
             self.digests.append((len(self.ids), digest))
         self.ids.append(id)

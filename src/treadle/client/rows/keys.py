@@ -79,7 +79,7 @@ def bound_token(token: str, kwargs: Mapping[str, Any]) -> str:
     try:
         return f"{token}-{digest(b'', tuple([(name, signature_of(kwargs[name])) for name in sorted(kwargs)]))}"
     except (ValueError, RecursionError):
-        return f"{token}-{_token(dict(kwargs))}"
+        return f"{token}-{token_of(dict(kwargs))}"
 
 
 def call_key(prefix: str, token: str, args: tuple[Any, ...]) -> str:
@@ -87,10 +87,10 @@ def call_key(prefix: str, token: str, args: tuple[Any, ...]) -> str:
     try:
         return f"{prefix}-{digest(token.encode(), signature_of(args))}"
     except (ValueError, RecursionError):
-        return f"{prefix}-{_token(token, *args)}"
+        return f"{prefix}-{token_of(token, *args)}"
 
 
-def _token(*parts: Any) -> str:
+def token_of(*parts: Any) -> str:
     """Stands for values of any kind. Raises TypeError for one that cannot even be pickled for being nested too deeply."""
     try:
         # To ``tokenize`` a Counter is a dict.
